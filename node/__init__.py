@@ -1,0 +1,1 @@
+"""How a device learns and talks: `python -m node --coordinator URL`."""

@@ -1,0 +1,146 @@
+"""The inbox: which frames of which neighbour belong to this round. No sockets, no clock.
+
+Frames come in, verdicts and the state of the round come out. A neighbour is waited for until its
+frames of this round are in, it is known dead, it has gone on to a later round (its frames come in
+order, so what is missing was lost), or it fell silent once and has not caught up since.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from protocol.codec import Bytes
+from protocol.frame import Header, Kind
+
+
+class Verdict(StrEnum):
+    """What the inbox did with a frame."""
+
+    TAKEN = "taken"
+    EARLY = "early"
+    STALE = "stale round"
+    DUPLICATE = "duplicate"
+    FOREIGN_RUN = "another run"
+    FOREIGN_EPOCH = "another epoch"
+    STRANGER = "not a neighbour"
+    REBORN = "another incarnation"
+    SHAPE = "another model or codec"
+    TOO_EARLY = "too many rounds ahead"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame as it arrived: the payload is received memory and must not be written."""
+
+    header: Header
+    payload: Bytes
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What every frame of this run must say about itself."""
+
+    run: int
+    epoch: int
+    shape: tuple[int, int, int, int]
+    payload_bytes: dict[Kind, int]
+
+
+@dataclass
+class _Sender:
+    incarnation: int
+    dead: bool = False
+    silent: bool = False
+    round: int = -1
+    """Newest round heard of it."""
+    frames: dict[tuple[int, Kind], Frame] = field(default_factory=dict)
+
+
+class Inbox:
+    """State machine of one device's reception.
+
+    At most two rounds are ever in flight from a neighbour (it cannot finish round r + 1 without this
+    device's frame of r + 1, short of giving it up for dead), which bounds what is kept here.
+    """
+
+    ROUNDS_AHEAD = 1
+
+    def __init__(self, expected: Expected, incarnations: dict[int, int], kinds: tuple[Kind, ...]) -> None:
+        self._expected = expected
+        self._senders = {device: _Sender(incarnation) for device, incarnation in incarnations.items()}
+        self._kinds = kinds
+        self.round = 0
+        self.dropped: Counter[tuple[int, Verdict]] = Counter()
+
+    def begin(self, round_: int) -> None:
+        """Enter a round and forget every frame of earlier ones."""
+        self.round = round_
+        for sender in self._senders.values():
+            sender.frames = {key: frame for key, frame in sender.frames.items() if key[0] >= round_}
+
+    def feed(self, frame: Frame) -> Verdict:
+        """Take a frame in, or drop and count it; TAKEN means it belongs to this round."""
+        verdict = self._judge(frame)
+        if verdict in (Verdict.TAKEN, Verdict.EARLY):
+            sender, header = self._senders[frame.header.sender], frame.header
+            sender.frames[header.round, header.kind] = frame
+            sender.round = max(sender.round, header.round)
+            sender.silent = False
+        else:
+            self.dropped[frame.header.sender, verdict] += 1
+        return verdict
+
+    def get(self, device: int, kind: Kind) -> Frame | None:
+        """Return a neighbour's frame of this round, if it is in."""
+        return self._senders[device].frames.get((self.round, kind))
+
+    def died(self, device: int, incarnation: int) -> None:
+        """Stop waiting for this life of a neighbour."""
+        sender = self._senders.get(device)
+        if sender and sender.incarnation == incarnation:
+            sender.dead = True
+
+    def is_dead(self, device: int) -> bool:
+        """Say whether a neighbour is known to be dead."""
+        return self._senders[device].dead
+
+    def silence(self) -> list[int]:
+        """Give up on whoever is still waited for: each costs one deadline once, until it is heard again."""
+        late = self.waiting_for()
+        for device in late:
+            self._senders[device].silent = True
+        return late
+
+    def waiting_for(self) -> list[int]:
+        """Return the neighbours whose frames of this round may still come."""
+        return [device for device in self._senders if self._may_come(device)]
+
+    def _may_come(self, device: int) -> bool:
+        sender = self._senders[device]
+        if sender.dead or sender.silent or sender.round > self.round:
+            return False
+        return any((self.round, kind) not in sender.frames for kind in self._kinds)
+
+    def _judge(self, frame: Frame) -> Verdict:
+        header, expected = frame.header, self._expected
+        sender = self._senders.get(header.sender)
+        if header.run != expected.run:
+            return Verdict.FOREIGN_RUN
+        if header.epoch != expected.epoch:
+            return Verdict.FOREIGN_EPOCH
+        if sender is None:
+            return Verdict.STRANGER
+        if header.incarnation != sender.incarnation:
+            return Verdict.REBORN
+        shape = (header.codec, header.flags, header.num_values, header.packet_bytes)
+        size = expected.payload_bytes[header.kind]
+        if shape != expected.shape or header.payload_bytes != size or len(frame.payload) != size:
+            return Verdict.SHAPE
+        if header.round < self.round:
+            return Verdict.STALE
+        if header.round > self.round + self.ROUNDS_AHEAD:
+            sender.round = max(sender.round, header.round)  # it has left this round behind
+            return Verdict.TOO_EARLY
+        if (header.round, header.kind) in sender.frames:
+            return Verdict.DUPLICATE
+        return Verdict.TAKEN if header.round == self.round else Verdict.EARLY

@@ -1,0 +1,70 @@
+"""Learning on one device: local SGD steps, and the test set."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from node.data import Share
+from node.model import FlatModel
+from protocol.config import Training
+from protocol.streams import Purpose, sub_seed
+
+EVALUATION_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy and mean loss on the test set."""
+
+    accuracy: float
+    loss: float
+
+
+class Trainer:
+    """A model, its optimiser and its samples; batches are drawn from the device's own stream."""
+
+    def __init__(self, model: FlatModel, share: Share, training: Training, *, seed: int, device: int) -> None:
+        self._model = model
+        self._share = share
+        self._batch_size = min(training.batch_size, len(share.y))
+        self._rounds = training.local_rounds
+        # The parameters are views of x, so each optimiser step moves x and nothing is copied back.
+        self._optimiser = torch.optim.SGD(
+            model.module.parameters(),
+            lr=training.learning_rate,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+        )
+        self._generator = torch.Generator().manual_seed(sub_seed(seed, Purpose.BATCHES, a=device))
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def local_sgd(self) -> float | None:
+        """Take the local rounds of one round in place; return their mean training loss."""
+        losses = []
+        for _ in range(self._rounds):
+            batch = self._next_batch()
+            loss = cross_entropy(self._model.module(self._share.x[batch]), self._share.y[batch])
+            self._optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimiser.step()
+            losses.append(loss.item())
+        return sum(losses) / len(losses) if losses else None
+
+    @torch.no_grad()
+    def evaluate(self) -> Evaluation:
+        """Classify the whole test set."""
+        correct, total_loss, count = 0, 0.0, len(self._share.test_y)
+        for start in range(0, count, EVALUATION_BATCH):
+            y = self._share.test_y[start : start + EVALUATION_BATCH]
+            logits = self._model.module(self._share.test_x[start : start + EVALUATION_BATCH])
+            correct += int((logits.argmax(1) == y).sum())
+            total_loss += float(cross_entropy(logits, y, reduction="sum"))
+        return Evaluation(correct / count, total_loss / count)
+
+    def _next_batch(self) -> torch.Tensor:
+        """Walk through the samples in a fresh random order per epoch; the short rest of one is left out."""
+        if len(self._order) < self._batch_size:
+            self._order = torch.randperm(len(self._share.y), generator=self._generator)
+        batch, self._order = self._order[: self._batch_size], self._order[self._batch_size :]
+        return batch

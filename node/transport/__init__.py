@@ -1,0 +1,1 @@
+"""What carries frames between devices on the real wire."""

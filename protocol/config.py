@@ -1,0 +1,219 @@
+"""The experiment: every knob of a run, in frozen models that refuse what cannot work.
+
+Numbers carry their unit in their name. Cross-checks run when the model is built, so an experiment
+that exists is one that can be planned.
+"""
+
+from math import sqrt
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Modulation = Literal["bpsk", "qpsk", "qam16", "qam64", "qam256"]
+CodecKind = Literal["float32", "float16", "int8"]
+
+
+class Section(BaseModel):
+    """A frozen part of the experiment that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Data(Section):
+    """What is learned, and how it is split over the devices."""
+
+    dataset: Literal["digits", "synthetic"] = "digits"
+    """scikit-learn's 8x8 digits (real, offline), or Gaussian classes made from the seed."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the samples held back as the common test set."""
+    partition: Literal["iid", "dirichlet", "shards", "quantity"] = "iid"
+    """How training samples are split: evenly, by label skew, by label shards, or by unequal amounts."""
+    dirichlet_alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
+    """Concentration of the Dirichlet draws of `dirichlet` and `quantity`; smaller is more uneven."""
+    shards_per_device: Annotated[int, Field(ge=1)] = 2
+    """With `shards`: pieces of the label-sorted data that each device gets."""
+    min_samples_per_device: Annotated[int, Field(ge=1)] = 8
+    """No device gets fewer training samples than this."""
+    num_samples: Annotated[int, Field(ge=10, le=10_000_000)] = 2000
+    """With `synthetic`: samples in all."""
+    num_features: Annotated[int, Field(ge=1, le=100_000)] = 64
+    """With `synthetic`: length of one sample."""
+    num_classes: Annotated[int, Field(ge=2, le=1000)] = 10
+    """With `synthetic`: number of labels."""
+
+
+class Model(Section):
+    """The network every device trains."""
+
+    kind: Literal["cnn", "mlp"] = "cnn"
+    """Two convolution blocks and a linear layer, or fully connected layers."""
+    channels: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1)] = (16, 32)
+    """With `cnn`: channels after each convolution block; each block but the first halves the image."""
+    hidden: tuple[Annotated[int, Field(ge=1, le=100_000)], ...] = (64,)
+    """With `mlp`: width of each hidden layer."""
+    norm: Literal["group", "none"] = "group"
+    """GroupNorm after each layer, or nothing. BatchNorm has state that gossip would have to average."""
+
+
+class Training(Section):
+    """Local stochastic gradient descent between two exchanges."""
+
+    local_rounds: Annotated[int, Field(ge=0, le=1_000_000)] = 5
+    """Local rounds (minibatch steps) per device and round."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Samples per step; a device with fewer uses all it has."""
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    """Step size of SGD."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Momentum of SGD; it stays on the device."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """L2 penalty of SGD."""
+    evaluate_every: Annotated[int, Field(ge=0)] = 1
+    """Rounds between two evaluations on the test set; 0 evaluates only after the last round."""
+
+
+class Codec(Section):
+    """How a parameter vector becomes radio packets."""
+
+    kind: CodecKind = "float32"
+    """Number format on the air; int8 rounds stochastically (unbiased) with one scale per packet."""
+    packet_bytes: Annotated[int, Field(ge=16, le=65_536)] = 512
+    """Size of one radio packet, checksum and scale included."""
+
+
+class Aggregation(Section):
+    """How devices combine what they learned."""
+
+    scheme: Literal["gossip", "isolated"] = "gossip"
+    """Mix with the neighbours in the graph every round, or never talk (a baseline)."""
+    round_deadline_air_s: Annotated[float, Field(gt=0)] = float("inf")
+    """Modelled seconds after its own transmission begins in which a device accepts this round's frames."""
+
+
+class Graph(Section):
+    """Who can hear whom, and where devices stand."""
+
+    kind: Literal[
+        "ring", "torus", "complete", "star", "erdos_renyi", "watts_strogatz", "geometric", "expander", "edges"
+    ] = "ring"
+    """Family of the graph."""
+    area_m: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 100.0
+    """Side of the square in which devices are placed at random."""
+    radius_m: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    """With `geometric`: devices at most this far apart are neighbours."""
+    probability: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """With `erdos_renyi`: chance of each edge; with `watts_strogatz`: chance of rewiring each edge."""
+    degree: Annotated[int, Field(ge=2)] = 4
+    """With `watts_strogatz` and `expander`: neighbours per device."""
+    rows: Annotated[int, Field(ge=0)] = 0
+    """With `torus`: number of rows; 0 chooses the squarest."""
+    file: str = ""
+    """With `edges`: a text file with one edge (two device numbers) a line."""
+    weights: Literal["metropolis", "max_degree", "uniform"] = "metropolis"
+    """Rule of the mixing matrix; `uniform` needs a regular graph."""
+
+
+class Radio(Section):
+    """The air between two devices."""
+
+    scheme: Literal["ideal", "digital"] = "digital"
+    """A perfect channel, or modulated packets with bit errors."""
+    modulation: Modulation = "qpsk"
+    """Gray-mapped constellation."""
+    fading: Literal["none", "rayleigh"] = "rayleigh"
+    """Small-scale fading of each link's power gain, of unit mean."""
+    coherence_packets: Annotated[int, Field(ge=0)] = 0
+    """Packets that share one fade; 0: the fade is constant over a whole round."""
+    tx_power_dbm: Annotated[float, Field(ge=-60, le=60)] = 10.0
+    """Transmit power."""
+    bandwidth_hz: Annotated[float, Field(gt=0, le=1e12)] = 1e6
+    """Bandwidth of a link, which is also its symbol rate."""
+    path_loss_exponent: Annotated[float, Field(ge=1, le=8)] = 3.0
+    """Exponent of the log-distance path-loss law."""
+    reference_loss_db: Annotated[float, Field(ge=0, le=200)] = 40.0
+    """Path loss at one metre (40 dB is free space at 2.4 GHz)."""
+    shadowing_std_db: Annotated[float, Field(ge=0, le=30)] = 0.0
+    """Standard deviation of log-normal shadowing, the same in both directions of a link."""
+    noise_density_dbm_hz: Annotated[float, Field(ge=-250, le=0)] = -174.0
+    """Thermal noise power density (-174 dBm/Hz at 290 K)."""
+    noise_figure_db: Annotated[float, Field(ge=0, le=50)] = 7.0
+    """Noise figure of the receiver."""
+    symmetric: bool = True
+    """Count a packet on a link only if it arrived in both directions, so that the mean is preserved."""
+
+
+class Transport(Section):
+    """What carries the frames between devices on the real wire."""
+
+    kind: Literal["zmq", "memory"] = "zmq"
+    """ZeroMQ over TCP, one process per device; or all devices as threads of one process."""
+    queue_bytes: Annotated[int, Field(ge=65_536, le=2**40)] = 32 * 2**20
+    """Bound on what may wait between a device and one neighbour; never less than four frames."""
+
+
+class Runtime(Section):
+    """The host that runs the devices: real seconds and threads."""
+
+    liveness_wall_s: Annotated[float, Field(gt=0, le=86_400)] = 30.0
+    """Silence after which a neighbour counts as dead on this host's clock."""
+    coordinator_grace_s: Annotated[float, Field(ge=0)] = 5.0
+    """How long a device goes on without the coordinator; inf: to the end of the run."""
+    join_wall_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
+    """How long the start may take until every device is ready."""
+    torch_threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Threads of torch in each device."""
+
+
+class Experiment(Section):
+    """One run, complete: what is learned, by whom, over which air."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "experiment"
+    """Name of the run; it becomes part of the folder's name."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    """Seed of everything random."""
+    devices: Annotated[int, Field(ge=1, le=4096)] = 8
+    """Number of devices."""
+    rounds: Annotated[int, Field(ge=1, le=10_000_000)] = 30
+    """Number of rounds."""
+    data: Data = Data()
+    model: Model = Model()
+    training: Training = Training()
+    codec: Codec = Codec()
+    aggregation: Aggregation = Aggregation()
+    graph: Graph = Graph()
+    radio: Radio = Radio()
+    transport: Transport = Transport()
+    runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _what_cannot_work_together(self) -> Self:
+        graph, n = self.graph, self.devices
+        if graph.kind == "torus":
+            rows = torus_rows(n, graph.rows)
+            if rows < 2 or n % rows:
+                raise ValueError(f"graph.kind = torus: {n} devices do not fill a grid of two rows or more")
+        if graph.kind in ("watts_strogatz", "expander") and graph.degree >= n:
+            raise ValueError(f"graph.degree = {graph.degree}: must be below the {n} devices")
+        if graph.kind == "expander" and graph.degree % 2:
+            raise ValueError(f"graph.degree = {graph.degree}: an expander needs an even degree")
+        if graph.kind == "edges" and not graph.file:
+            raise ValueError("graph.kind = edges: needs graph.file")
+        if graph.kind == "star" and graph.weights == "uniform" and n > 2:
+            raise ValueError(
+                "graph.weights = uniform: needs a regular graph; a star is none (use metropolis)"
+            )
+        if self.model.kind == "cnn" and self.data.dataset == "synthetic":
+            raise ValueError("model.kind = cnn: synthetic samples are no images (use model.kind = mlp)")
+        if self.data.dataset == "synthetic" and self.data.num_samples < 2 * self.data.num_classes:
+            raise ValueError(
+                f"data.num_samples = {self.data.num_samples}: needs two for each of "
+                f"{self.data.num_classes} classes"
+            )
+        return self
+
+
+def torus_rows(num_devices: int, rows: int) -> int:
+    """Return the rows of a torus of num_devices: as asked, or the largest divisor up to its square root."""
+    if rows:
+        return rows
+    return max(d for d in range(1, int(sqrt(num_devices)) + 1) if num_devices % d == 0)

@@ -1,0 +1,201 @@
+"""The control plane: what a device and the coordinator say to each other, one tagged union.
+
+A message is one JSON object, at most followed by one binary part (the consensus sample of a report).
+Each class says who sends it. The radio never touches these, and no parameters ride here.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
+
+from protocol.config import Experiment
+from protocol.errors import FrameError
+
+PROTOCOL_VERSION = 1
+CONSENSUS_SAMPLE = 4096
+"""Coordinates per device and round from which the consensus distance is estimated."""
+
+
+class Message(BaseModel):
+    """A frozen message that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Hello(Message):
+    """Device: I am here, tell me who I am."""
+
+    kind: Literal["hello"] = "hello"
+    protocol: int = PROTOCOL_VERSION
+    pid: int
+    host: str
+
+
+class Welcome(Message):
+    """Coordinator: you are this device of this run, and this is the experiment."""
+
+    kind: Literal["welcome"] = "welcome"
+    run_id: str
+    epoch: NonNegativeInt
+    device: NonNegativeInt
+    incarnation: NonNegativeInt
+    experiment: Experiment
+    run_dir: str
+
+
+class Refuse(Message):
+    """Coordinator: I will not take you, and this is why."""
+
+    kind: Literal["refuse"] = "refuse"
+    reason: str
+
+
+class Ready(Message):
+    """Device: my data, model and sockets stand; neighbours reach me at this address."""
+
+    kind: Literal["ready"] = "ready"
+    address: str
+    schema_hash: str
+    num_parameters: int
+    num_samples: int
+
+
+class Neighbour(Message):
+    """One neighbour as a device needs to know it: where it is, how much it counts, how well it is heard."""
+
+    device: NonNegativeInt
+    incarnation: NonNegativeInt
+    address: str
+    weight: float
+    mean_snr_db: float
+
+
+class Start(Message):
+    """Coordinator: everybody is ready; this is your row of the graph. Begin."""
+
+    kind: Literal["start"] = "start"
+    neighbours: tuple[Neighbour, ...]
+
+
+class Heard(Message):
+    """What passed between a device and one neighbour in one round.
+
+    `packets_corrupted` failed their CRC here; `packets_lost` of the neighbour's packets were not mixed,
+    for whatever reason: corrupted here or there (when losses are symmetric), late, or never arrived.
+    """
+
+    packets_sent: int
+    packets_corrupted: int
+    packets_lost: int
+    bit_errors: int
+    missing: Literal["", "air", "wall", "dead"] = ""
+    """Why nothing of it was mixed: late by the model's clock, silent on the host's, or dead."""
+
+
+class Stages(Message):
+    """Host seconds of each stage of one round, in the order in which they happen."""
+
+    train: float
+    encode: float
+    send: float
+    wait: float
+    air: float
+    decode: float
+    mix: float
+
+
+class Report(Message):
+    """Device: one round is done. Followed by the binary consensus sample, float32 little-endian."""
+
+    kind: Literal["report"] = "report"
+    run_id: str
+    device: NonNegativeInt
+    round: NonNegativeInt
+    loss: float | None
+    """Mean training loss of the local rounds; absent without a local round."""
+    accuracy: float | None
+    """Share of the test set classified correctly; absent where this round was not evaluated."""
+    test_loss: float | None
+    bytes_sent: int
+    heard: dict[int, Heard]
+    dropped: dict[str, int]
+    """Frames dropped at the door this round, as `sender: reason` -> count."""
+    air_s: float
+    """Modelled seconds since the start, at the end of this round."""
+    wall_s: float
+    """Host seconds that this round took, evaluation left out."""
+    stages_wall_s: Stages
+
+
+class Done(Message):
+    """Device: I have finished (or was told to stop); my parameters are on disk."""
+
+    kind: Literal["done"] = "done"
+    run_id: str
+    device: NonNegativeInt
+    rounds: int
+    parameters: str
+
+
+class Failed(Message):
+    """Device: I cannot go on, and this is why."""
+
+    kind: Literal["failed"] = "failed"
+    reason: str
+    bad_input: bool = False
+    """What the user gave is at fault, not the run."""
+
+
+class NeighbourDied(Message):
+    """Coordinator: this life of your neighbour has ended; do not wait for it."""
+
+    kind: Literal["neighbour_died"] = "neighbour_died"
+    device: NonNegativeInt
+    incarnation: NonNegativeInt
+
+
+class Stop(Message):
+    """Coordinator: break off the round you are in, write your parameters, leave."""
+
+    kind: Literal["stop"] = "stop"
+
+
+class Bye(Message):
+    """Coordinator: everybody is done; you may close your sockets."""
+
+    kind: Literal["bye"] = "bye"
+
+
+FromDevice: TypeAlias = Annotated[Hello | Ready | Report | Done | Failed, Field(discriminator="kind")]
+FromCoordinator: TypeAlias = Annotated[
+    Welcome | Refuse | Start | NeighbourDied | Stop | Bye, Field(discriminator="kind")
+]
+_FROM_DEVICE: TypeAdapter[FromDevice] = TypeAdapter(FromDevice)
+_FROM_COORDINATOR: TypeAdapter[FromCoordinator] = TypeAdapter(FromCoordinator)
+
+
+def pack(message: Message) -> bytes:
+    """Write a message as JSON."""
+    return message.model_dump_json().encode()
+
+
+def from_device(data: bytes) -> FromDevice:
+    """Read what a device said; raises FrameError if it is no message of this protocol."""
+    try:
+        return _FROM_DEVICE.validate_json(data)
+    except ValidationError as error:
+        raise FrameError(_reason(error)) from error
+
+
+def from_coordinator(data: bytes) -> FromCoordinator:
+    """Read what the coordinator said; raises FrameError if it is no message of this protocol."""
+    try:
+        return _FROM_COORDINATOR.validate_json(data)
+    except ValidationError as error:
+        raise FrameError(_reason(error)) from error
+
+
+def _reason(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"control message: {where + ': ' if where else ''}{first['msg']}"
