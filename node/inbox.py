@@ -113,9 +113,10 @@ class Inbox:
 
     def waiting_for(self) -> list[int]:
         """Return the neighbours whose frames of this round may still come."""
-        return [device for device in self._senders if self._may_come(device)]
+        return [device for device in self._senders if self.may_come(device)]
 
-    def _may_come(self, device: int) -> bool:
+    def may_come(self, device: int) -> bool:
+        """Say whether a frame of this round is still missing from a neighbour that may yet send it."""
         sender = self._senders[device]
         if sender.dead or sender.silent or sender.round > self.round:
             return False

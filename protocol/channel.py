@@ -7,6 +7,7 @@ follows the errors and not the bits. Received memory is never written: touched p
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,12 @@ from protocol.link import Floats
 Counts = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-# Positions are drawn for groups of packets with about this many errors, which bounds the memory.
-_GROUP_ERRORS = 1 << 16
+# Touched packets are treated in groups, which bounds the memory: about this much for each group.
+_GROUP_BYTES = 1 << 20
+# What one error needs while positions are drawn: a handful of 8-byte indices.
+_ERROR_BYTES = 80
+# The CRC-32 of anything followed by its own CRC-32, little-endian, is always this; of anything else, never.
+_RESIDUE = 0x2144DF1C
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,10 @@ def receive(payload: Bytes, layout: Layout, ber: Floats, rng: np.random.Generato
     compare with checking all). The verdict is the real CRC-32 over really flipped bytes, so an error
     that the checksum misses (about 1 in 2^32) passes here as it would in life.
     """
+    assert layout.checked
     counts = rng.binomial(layout.packet_bits, ber)
     intact = np.ones(layout.num_packets, dtype=np.bool_)
-    for packets in _groups(counts):
+    for packets in _groups(counts, layout):
         owner, bit = error_positions(counts[packets], layout.packet_bits[packets], rng)
         intact[packets] = _survivors(payload, layout, packets, owner, bit)
     return Reception(intact, int(counts.sum()))
@@ -65,38 +71,38 @@ def error_positions(counts: Counts, packet_bits: Counts, rng: np.random.Generato
     return owner, found - offsets[owner]
 
 
-def _groups(counts: Counts) -> Iterator[Counts]:
-    """Yield the touched packets in order, in groups of about _GROUP_ERRORS errors."""
-    touched = np.flatnonzero(counts)
-    if len(touched):
-        group = np.cumsum(counts[touched]) // _GROUP_ERRORS
-        yield from np.split(touched, np.flatnonzero(np.diff(group)) + 1)
+def _groups(counts: Counts, layout: Layout) -> Iterator[Counts]:
+    """Yield the touched packets in order, in groups of about _GROUP_BYTES of memory."""
+    packet_bytes = 2 * (layout.slice_bytes + layout.trailer_dtype.itemsize)  # gathered, then laid out
+    needed = np.cumsum(_ERROR_BYTES * counts + packet_bytes * (counts > 0))
+    cuts = np.searchsorted(needed, np.arange(_GROUP_BYTES, needed[-1], _GROUP_BYTES))
+    for start, stop in pairwise([0, *cuts.tolist(), len(counts)]):
+        touched = start + np.flatnonzero(counts[start:stop])
+        if len(touched):
+            yield touched
 
 
 def _survivors(payload: Bytes, layout: Layout, packets: Counts, owner: Counts, bit: Counts) -> Mask:
-    """Flip the given bits in copies of the given packets; return which still match their CRC."""
+    """Flip the given bits in copies of the given packets; return which still match their CRC.
+
+    In a row of the copy a packet lies as it is on the air: its slice, then at once its trailer.
+    """
     step, tail = layout.slice_bytes, layout.trailer_dtype.itemsize
     width = step + tail
-    air = np.zeros((len(packets), width), dtype=np.uint8)
-    lengths = layout.packet_bits[packets] // 8 - tail
+    air = np.empty((len(packets), width), dtype=np.uint8)
     trailers = payload[layout.body_bytes :].reshape(layout.num_packets, tail)
-    last = layout.num_packets - 1
-    whole = packets[packets < last] if layout.body_bytes % step else packets
-    rows = len(whole)  # packets are in order, so a short last packet is the last row
-    air[:rows, :step] = payload[: layout.body_bytes // step * step].reshape(-1, step)[whole]
-    if rows < len(packets):
-        air[rows, : lengths[rows]] = payload[last * step : layout.body_bytes]
-    air[:, step:] = trailers[packets]
-    # A packet's bits run through its slice, then its trailer; a short slice leaves a gap before the trailer.
-    byte = bit >> 3
-    byte += np.where(byte >= lengths[owner], step - lengths[owner], 0)
-    np.bitwise_xor.at(air.reshape(-1), owner * width + byte, np.uint8(1) << (bit & 7).astype(np.uint8))
-    sent = np.ascontiguousarray(air[:, width - 4 :]).view("<u4")[:, 0]
-    view = air.reshape(-1).data
-    crc32 = zlib.crc32
-    computed = [
-        crc32(view[at + step : at + width - 4], crc32(view[at : at + length]))
-        for at, length in zip(range(0, len(view), width), lengths.tolist(), strict=True)
-    ]
-    verdicts: Mask = sent == np.array(computed, dtype=np.uint32)
-    return verdicts
+    num_full = layout.body_bytes // step
+    full = packets[packets < num_full]
+    air[: len(full), :step] = payload[: num_full * step].reshape(num_full, step)[full]
+    air[: len(full), step:] = trailers[full]
+    if len(full) < len(packets):  # packets are in order, so a short last packet is the last row
+        rest = layout.body_bytes - num_full * step
+        air[-1, :rest] = payload[num_full * step : layout.body_bytes]
+        air[-1, rest : rest + tail] = trailers[-1]
+    np.bitwise_xor.at(air.reshape(-1), owner * width + (bit >> 3), np.uint8(1) << (bit & 7).astype(np.uint8))
+    view, crc32 = air.reshape(-1).data, zlib.crc32
+    lengths = (layout.packet_bits[packets] >> 3).tolist()
+    return np.array(
+        [crc32(view[row * width : row * width + n]) == _RESIDUE for row, n in enumerate(lengths)],
+        dtype=np.bool_,
+    )

@@ -112,7 +112,8 @@ def encode(x: Float32s, layout: Layout, payload: Bytes, rng: np.random.Generator
 
     float16 clips to the format's range. int8 rounds stochastically, floor(x / scale + u) with u
     uniform in [0, 1) and scale = max|x| / 127 over the packet, so that E[decode(encode(x))] = x
-    (Alistarh et al., "QSGD", NeurIPS 2017). Only int8 draws from rng.
+    (Alistarh et al., "QSGD", NeurIPS 2017). Only int8 draws from rng. What is infinite or NaN decodes
+    to a packet that finite_packets refuses, never to a number.
     """
     body = layout.body(payload)
     match layout.kind:
@@ -120,10 +121,12 @@ def encode(x: Float32s, layout: Layout, payload: Bytes, rng: np.random.Generator
             np.copyto(body, x)
         case "float16":
             np.copyto(body, np.clip(x, -FLOAT16_MAX, FLOAT16_MAX), casting="same_kind")
+            if not _surely_finite(x):
+                np.copyto(body, np.float16("nan"), where=~np.isfinite(x))
         case "int8":
             scale = _scales(x, layout)
             layout.trailers(payload)["scale"] = scale
-            with np.errstate(invalid="ignore"):  # a diverged model: its scale is not finite, so it is dropped
+            with np.errstate(invalid="ignore"):  # a diverged model: its scale is not finite
                 steps = x / np.repeat(np.where(scale == 0, 1, scale), layout.values_of_each())
                 steps += rng.random(layout.num_values, dtype=np.float32)
                 np.copyto(body, np.clip(np.floor(steps), -INT8_MAX, INT8_MAX), casting="unsafe")
@@ -138,7 +141,8 @@ def decode(payload: Bytes, layout: Layout) -> Float32s:
         return body  # type: ignore[return-value]  # the view's dtype is this kind's
     x = body.astype(np.float32)
     if layout.kind == "int8":
-        x *= np.repeat(layout.trailers(payload)["scale"], layout.values_of_each())
+        with np.errstate(over="ignore", invalid="ignore"):  # the scale of a diverged model
+            x *= np.repeat(layout.trailers(payload)["scale"], layout.values_of_each())
     return x
 
 
@@ -160,8 +164,12 @@ def _scales(x: Float32s, layout: Layout) -> Float32s:
 
 def finite_packets(x: Float32s, layout: Layout) -> npt.NDArray[np.bool_]:
     """Say which packets hold only finite numbers, shape (num_packets,)."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = x.sum()
-    if np.isfinite(total):  # one cheap pass: a finite sum has finite terms; an overflow gets the closer look
+    if _surely_finite(x):
         return np.ones(layout.num_packets, dtype=np.bool_)
     return np.logical_and.reduceat(np.isfinite(x), np.arange(0, layout.num_values, layout.values_per_packet))
+
+
+def _surely_finite(x: Float32s) -> bool:
+    """Look at x in one cheap pass: a finite sum has finite terms. False where that pass cannot tell."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(x.sum()))

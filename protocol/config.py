@@ -16,7 +16,9 @@ CodecKind = Literal["float32", "float16", "int8"]
 class Section(BaseModel):
     """A frozen part of the experiment that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings"
+    )
 
 
 class Data(Section):

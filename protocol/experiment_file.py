@@ -1,6 +1,7 @@
 """Experiments as TOML files: read them, write them, and say in one line what is wrong with them."""
 
 import difflib
+import textwrap
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +27,7 @@ UNITS = {
     "_bytes": "bytes",
     "_j": "joules",
 }
+_MAX_SHOWN = 60
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> Experiment:
@@ -39,7 +41,7 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Experiment:
         raise BadInput(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # beyond its own error: endless numbers, endless nesting
         raise BadInput(f"{path}: not TOML: {error}") from error
     for override in overrides:
         _lay_over(table, override)
@@ -65,7 +67,7 @@ def parse(table: Table, *, source: str) -> Experiment:
 
 def dump(experiment: Experiment, *, comments: Iterable[str] = ()) -> str:
     """Write an experiment as TOML, every default spelled out, with leading comment lines."""
-    head = "".join(f"# {line}\n" for line in comments)
+    head = "".join(f"# {line}\n" for comment in comments for line in comment.splitlines())
     return head + tomli_w.dumps(experiment.model_dump(mode="python"))
 
 
@@ -83,7 +85,7 @@ def _lay_over(table: Table, override: str) -> None:
         raise BadInput(f"--set {override}: expected section.key=value")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         parsed = value.strip()  # a bare word is a string: --set graph.kind=ring
     for key in keys[:-1]:
         inner = table.setdefault(key, {})
@@ -96,15 +98,34 @@ def _lay_over(table: Table, override: str) -> None:
 def _one_line(fault: ErrorDetails) -> str:
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        known = _section_at(fault["loc"][:-1]).model_fields
-        return f"unknown key {where!r}: {nearest(str(fault['loc'][-1]), known)}"
+        return f"unknown key {where!r}: {_right_key(fault['loc'])}"
     if fault["type"] == "value_error":
         return str(fault["ctx"]["error"])
+    given = f"{where} = {textwrap.shorten(repr(fault['input']), _MAX_SHOWN)}" if where else "the experiment"
+    unit = _unit(where)
+    if fault["type"] == "model_type":
+        return f"{given}: expected a section with keys"
     if fault["type"] == "literal_error":
-        return f"{where} = {fault['input']!r}: expected {fault['ctx']['expected']}"
-    name = str(fault["loc"][-1]) if fault["loc"] else "experiment"
-    limits = _limits(fault["loc"]) if fault["type"].startswith(("greater", "less", "finite")) else ""
-    return f"{where} = {fault['input']!r}: " + (limits or _lower_first(fault["msg"])) + _unit(name)
+        return f"{given}: expected {fault['ctx']['expected']}"
+    if fault["type"].startswith(("greater", "less", "finite")) and (limits := _limits(fault["loc"])):
+        return f"{given}: must be {limits} {unit}".rstrip()
+    return f"{given}: {fault['msg'][:1].lower()}{fault['msg'][1:]}" + (f" [{unit}]" if unit else "")
+
+
+def _right_key(location: tuple[int | str, ...]) -> str:
+    """Hint at what an unknown key should have been: the same word in another section, or the nearest here."""
+    word = str(location[-1])
+    sections = [name for name in Experiment.model_fields if word in _fields_of(name)]
+    if word in Experiment.model_fields:
+        return f"did you mean {word!r}, outside of any section?"
+    if len(sections) == 1:
+        return f"did you mean '{sections[0]}.{word}'?"
+    return nearest(word, _section_at(location[:-1]).model_fields)
+
+
+def _fields_of(name: str) -> Iterable[str]:
+    section = Experiment.model_fields[name].annotation
+    return section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else ()
 
 
 def _section_at(location: tuple[int | str, ...]) -> type[BaseModel]:
@@ -120,25 +141,23 @@ def _section_at(location: tuple[int | str, ...]) -> type[BaseModel]:
 def _limits(location: tuple[int | str, ...]) -> str:
     """Say the range of a field from its own constraints, both ends."""
     fields = [part for part in location if isinstance(part, str)]
-    metadata = _section_at(tuple(fields[:-1])).model_fields[fields[-1]].metadata
     signs: dict[type, str] = {
         annotated_types.Gt: ">",
         annotated_types.Ge: ">=",
         annotated_types.Lt: "<",
         annotated_types.Le: "<=",
     }
+    metadata = _section_at(tuple(fields[:-1])).model_fields[fields[-1]].metadata
     bounds = [
-        f"{signs[type(limit)]} {getattr(limit, type(limit).__name__.lower()):g}"
+        f"{sign} {bound:g}" if isinstance(bound, float) else f"{sign} {bound}"
         for limit in metadata
-        if type(limit) in signs
+        for kind, sign in signs.items()
+        if isinstance(limit, kind) and (bound := getattr(limit, kind.__name__.lower())) is not None
     ]
-    return f"must be finite and {' and '.join(bounds)}" if bounds else ""
+    finite = any(getattr(limit, "allow_inf_nan", None) is False for limit in metadata)
+    return " and ".join(["finite", *bounds] if finite else bounds)
 
 
 def _unit(name: str) -> str:
-    suffix = max((s for s in UNITS if name.endswith(s)), key=len, default=None)
-    return f" {UNITS[suffix]}" if suffix else ""
-
-
-def _lower_first(message: str) -> str:
-    return message[:1].lower() + message[1:]
+    suffix = max((s for s in UNITS if name.endswith(s)), key=len, default="")
+    return UNITS.get(suffix, "")

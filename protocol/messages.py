@@ -19,7 +19,8 @@ CONSENSUS_SAMPLE = 4096
 class Message(BaseModel):
     """A frozen message that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # JSON has no number for what a diverged model reports: such numbers travel as "NaN" and "Infinity".
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class Hello(Message):
@@ -57,6 +58,7 @@ class Ready(Message):
     address: str
     schema_hash: str
     num_parameters: int
+    payload_bytes: int
     num_samples: int
 
 
@@ -164,6 +166,22 @@ class Bye(Message):
     """Coordinator: everybody is done; you may close your sockets."""
 
     kind: Literal["bye"] = "bye"
+
+
+class Description(Message):
+    """`python -m node --describe`: the model and data of an experiment, in one JSON object on stdout."""
+
+    num_parameters: int
+    num_packets: int
+    """Radio packets per frame."""
+    payload_bytes: int
+    """Bytes per frame, packet trailers included, header not."""
+    schema_hash: str
+    sample_shape: tuple[int, ...]
+    num_train: int
+    num_test: int
+    samples_per_class: tuple[tuple[int, ...], ...]
+    """One row per device, one column per class."""
 
 
 FromDevice: TypeAlias = Annotated[Hello | Ready | Report | Done | Failed, Field(discriminator="kind")]

@@ -30,8 +30,11 @@ def partition(labels: Indices, num_devices: int, data: Data, *, seed: int) -> li
             parts = np.array_split(rng.permutation(len(labels)), num_devices)
         case "shards":
             parts = _shards(labels, num_devices, data, rng)
-        case "dirichlet" | "quantity":
-            parts = _drawn_until_large_enough(labels, num_devices, data, rng)
+        case "dirichlet":  # each label by its own draw (Hsu et al., arXiv 1909.06335)
+            groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+            parts = _divide(groups, num_devices, data, rng)
+        case "quantity":  # all samples by one draw: unequal amounts, the same label mix
+            parts = _divide([np.arange(len(labels))], num_devices, data, rng)
     return [np.sort(part) for part in parts]
 
 
@@ -54,39 +57,31 @@ def _shards(labels: Indices, num_devices: int, data: Data, rng: np.random.Genera
     return [np.concatenate([shards[k] for k in row]) for row in dealt]
 
 
-def _drawn_until_large_enough(
-    labels: Indices, num_devices: int, data: Data, rng: np.random.Generator
-) -> list[Indices]:
-    """Draw a Dirichlet split until the smallest device has enough samples."""
-    split = _label_skew if data.partition == "dirichlet" else _quantity_skew
+def _divide(groups: list[Indices], num_devices: int, data: Data, rng: np.random.Generator) -> list[Indices]:
+    """Divide each group over devices by a Dirichlet draw, redrawn until every device has enough samples.
+
+    Only sizes are redrawn; which samples of a group make up a share is random and drawn last.
+    """
+    ends = _share_ends(groups, num_devices, data, rng)
+    shuffled = [rng.permutation(group) for group in groups]
+    pieces = [np.split(group, end[:-1]) for group, end in zip(shuffled, ends, strict=True)]
+    return [np.concatenate(share) for share in zip(*pieces, strict=True)]
+
+
+def _share_ends(groups: list[Indices], num_devices: int, data: Data, rng: np.random.Generator) -> Indices:
+    """Draw where each device's share of each group ends, shape (num_groups, num_devices)."""
+    sizes = np.array([len(group) for group in groups])[:, np.newaxis]
     best = 0
     for _ in range(_MAX_DRAWS):
-        parts = split(labels, num_devices, data.dirichlet_alpha, rng)
-        smallest = min(len(part) for part in parts)
+        shares = rng.dirichlet(np.full(num_devices, data.dirichlet_alpha), len(groups))
+        ends: Indices = np.rint(np.cumsum(shares, axis=1) * sizes).astype(np.int64)
+        ends[:, -1] = sizes[:, 0]
+        smallest = int(np.diff(ends, prepend=0, axis=1).sum(axis=0).min())
         if smallest >= data.min_samples_per_device:
-            return parts
+            return ends
         best = max(best, smallest)
     raise BadInput(
         f"data.dirichlet_alpha = {data.dirichlet_alpha:g}: in {_MAX_DRAWS} draws over {num_devices} devices "
         f"the smallest share never exceeded {best} samples; raise it, or lower data.min_samples_per_device "
         f"(now {data.min_samples_per_device})"
     )
-
-
-def _label_skew(labels: Indices, num_devices: int, alpha: float, rng: np.random.Generator) -> list[Indices]:
-    """Divide each label's samples over devices by its own Dirichlet draw (Hsu et al., arXiv 1909.06335)."""
-    shares: list[list[Indices]] = [[] for _ in range(num_devices)]
-    for label in np.unique(labels):
-        samples = rng.permutation(np.flatnonzero(labels == label))
-        cuts = np.cumsum(rng.dirichlet(np.full(num_devices, alpha)))[:-1] * len(samples)
-        for share, piece in zip(shares, np.split(samples, np.rint(cuts).astype(np.int64)), strict=True):
-            share.append(piece)
-    return [np.concatenate(share) for share in shares]
-
-
-def _quantity_skew(
-    labels: Indices, num_devices: int, alpha: float, rng: np.random.Generator
-) -> list[Indices]:
-    """Divide all samples by one Dirichlet draw: unequal amounts, the same label mix."""
-    cuts = np.cumsum(rng.dirichlet(np.full(num_devices, alpha)))[:-1] * len(labels)
-    return list(np.split(rng.permutation(len(labels)), np.rint(cuts).astype(np.int64)))

@@ -11,6 +11,7 @@ own mark per peer and lets TCP push back. Both marks are set in messages from a 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from typing import TypeAlias
 
 import numpy as np
@@ -107,7 +108,7 @@ class ZmqTransport:
         self._dealers[device] = dealer
 
     def send(self, device: int, header: bytes, outgoing: Outgoing) -> bool:
-        """Queue a frame for a neighbour without copying its payload; False if its queue is full or it is gone.
+        """Queue a frame for a neighbour without copying its payload; False if its queue is full or gone.
 
         The payload must not be written until `outgoing.free`: ZeroMQ reads it after this returns.
         """
@@ -116,7 +117,7 @@ class ZmqTransport:
             return False
         try:
             tracker = dealer.send_multipart(
-                [header, outgoing.payload], flags=zmq.NOBLOCK, copy=False, track=True
+                [header, outgoing.payload.data], flags=zmq.NOBLOCK, copy=False, track=True
             )
         except zmq.Again:
             return False
@@ -127,7 +128,7 @@ class ZmqTransport:
 
     def receive(self, timeout_s: float) -> Delivery | None:
         """Wait for a frame; None when time is up, or when the socket of `wake_on` has something."""
-        events = dict(self._poller.poll(max(0.0, timeout_s) * 1000))
+        events = dict(self._poller.poll(ceil(max(0.0, timeout_s) * 1000)))
         if self._router not in events:
             return None
         parts = self._router.recv_multipart(copy=False)

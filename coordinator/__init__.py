@@ -1,0 +1,1 @@
+"""Who is told to do what, and what came of it: the `hearsay` command."""

@@ -1,0 +1,76 @@
+"""The events of a run, one JSON line each in `events.jsonl`: what happened, in the order it was learned.
+
+A device's `Report` is stored as it was sent (protocol/messages.py); the others are the coordinator's own.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, NonNegativeInt, TypeAdapter
+
+from protocol.messages import Message, Report
+
+
+class Edge(Message):
+    """One link of the graph as it was planned."""
+
+    devices: tuple[NonNegativeInt, NonNegativeInt]
+    weight: float
+    mean_snr_db: float
+    packet_loss: float
+    """Expected share of packets lost in one direction."""
+
+
+class Started(Message):
+    """Everybody was ready and the first round began."""
+
+    kind: Literal["started"] = "started"
+    run_id: str
+    num_parameters: int
+    payload_bytes: int
+    """Bytes of one frame of parameters, without its header."""
+    pids: tuple[int, ...]
+    """Process of each device, on its own host."""
+    num_samples: tuple[int, ...]
+    """Training samples of each device."""
+    positions_m: tuple[tuple[float, float], ...]
+    edges: tuple[Edge, ...]
+    startup_wall_s: float
+    """Host seconds from the first launch to this moment."""
+
+
+class Consensus(Message):
+    """How far apart the devices' parameters are after a round, from the sampled coordinates."""
+
+    kind: Literal["consensus"] = "consensus"
+    round: NonNegativeInt
+    distance: float
+    """sqrt of the mean over devices of the squared distance to the mean parameters, L2."""
+    devices: int
+    """Devices that were counted."""
+
+
+class Died(Message):
+    """A device is gone before it was done."""
+
+    kind: Literal["died"] = "died"
+    device: NonNegativeInt
+    rounds: int
+    """Rounds it had reported."""
+    reason: str
+    wall_s: float
+    """Host seconds since the start."""
+
+
+class Ended(Message):
+    """The run is over."""
+
+    kind: Literal["ended"] = "ended"
+    how: Literal["finished", "stopped"]
+    rounds: tuple[int, ...]
+    """Rounds that each device completed."""
+    wall_s: float
+    """Host seconds since the start."""
+
+
+Event: TypeAlias = Annotated[Started | Report | Consensus | Died | Ended, Field(discriminator="kind")]
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)

@@ -1,0 +1,93 @@
+"""Devices as processes of this host, forked from one server process that has torch loaded.
+
+Importing torch costs two seconds and 200 MB; a forked device pays neither. `torch._dynamo` is
+preloaded too, since the first optimiser of a process imports it. CUDA is never touched before the
+fork. This module is imported by every device, so it imports nothing heavy.
+"""
+
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from time import monotonic
+
+PRELOAD = ["torch", "torch._dynamo", "node.host", "coordinator.launch.local"]
+END_WALL_S = 5.0
+"""How long processes have to end by themselves before they are killed."""
+
+
+class LocalProcesses:
+    """The device processes of one run, and the news of their deaths."""
+
+    def __init__(self) -> None:
+        self._processes: list[ForkServerProcess] = []
+        self._buried: set[int] = set()
+        self.killed: list[int] = []
+        """Processes that did not leave by themselves and had to be killed."""
+
+    @classmethod
+    @contextmanager
+    def launch(
+        cls, num_processes: int, url: str, logs: Path, preload: tuple[str, ...]
+    ) -> "Iterator[LocalProcesses]":
+        """Start processes that join the run at url; whatever happens, none is left at the end."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([*PRELOAD, *preload])
+        processes = cls()
+        try:
+            for number in range(num_processes):
+                process = context.Process(target=become_node, args=(url, str(logs / f"process-{number}.log")))
+                process.start()
+                processes._processes.append(process)
+            yield processes
+            processes._end(END_WALL_S)
+        finally:
+            processes._end(0.0)
+
+    @property
+    def sentinels(self) -> list[int]:
+        """File descriptors that become readable when a process dies, for a poller."""
+        return [p.sentinel for p in self._processes if p.sentinel not in self._buried]
+
+    def deaths(self) -> list[tuple[int, str]]:
+        """Return (pid, how it ended) of every process that died since the last call."""
+        dead = [p for p in self._processes if p.sentinel not in self._buried and not p.is_alive()]
+        self._buried.update(p.sentinel for p in dead)
+        return [(p.pid or 0, _how_it_ended(p.exitcode or 0)) for p in dead]
+
+    def kill(self, pid: int) -> None:
+        """Kill one process."""
+        for process in self._processes:
+            if process.pid == pid:
+                process.kill()
+
+    def _end(self, wait_wall_s: float) -> None:
+        deadline = monotonic() + wait_wall_s
+        for process in self._processes:
+            process.join(max(0.0, deadline - monotonic()))
+        for process in self._processes:
+            if process.is_alive():
+                self.killed.append(process.pid or 0)
+                process.kill()
+        for process in self._processes:
+            process.join()
+
+
+def become_node(url: str, log: str) -> None:
+    """Turn this fresh process into `python -m node --coordinator URL`, its output into a log file."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator, which tells the devices
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    sys.argv = ["node", "--coordinator", url]
+    runpy.run_module("node", run_name="__main__", alter_sys=True)
+
+
+def _how_it_ended(exit_code: int) -> str:
+    return f"killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"

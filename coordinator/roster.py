@@ -1,0 +1,194 @@
+"""The roster: which devices there are, how far each has come, and what to tell whom. No sockets, no clock.
+
+Events come in, instructions go out. A run gathers until every device is ready, then goes on with
+whoever is left, and is over when each device is done or lost.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from coordinator.network import Network, row
+from protocol.config import Experiment
+from protocol.errors import BadInput, RunError
+from protocol.messages import (
+    PROTOCOL_VERSION,
+    Bye,
+    Done,
+    Failed,
+    FromDevice,
+    Hello,
+    Message,
+    Neighbour,
+    NeighbourDied,
+    Ready,
+    Refuse,
+    Report,
+    Start,
+    Stop,
+    Welcome,
+)
+
+
+class Phase(Enum):
+    """Where the run is."""
+
+    GATHERING = "gathering"
+    RUNNING = "running"
+    OVER = "over"
+
+
+@dataclass(frozen=True)
+class Tell:
+    """An instruction: send this message to this peer."""
+
+    peer: bytes
+    message: Message
+
+
+@dataclass
+class Member:
+    """One device as the coordinator knows it."""
+
+    device: int
+    peer: bytes
+    pid: int
+    host: str
+    last_heard_s: float
+    incarnation: int = 0
+    ready: Ready | None = None
+    rounds: int = 0
+    """Rounds it reported or, once done, completed."""
+    done: bool = False
+    lost: str = ""
+    """Why it is gone; empty while it is not."""
+
+    @property
+    def active(self) -> bool:
+        """Say whether more is expected of it."""
+        return not self.done and not self.lost
+
+
+@dataclass
+class Roster:
+    """State machine of one run's membership; `now_s` is always handed in."""
+
+    experiment: Experiment
+    run_id: str
+    run_dir: str
+    network: Network
+    epoch: int = 0
+    phase: Phase = Phase.GATHERING
+    stopped: bool = False
+    members: list[Member] = field(default_factory=list)
+
+    def hear(self, peer: bytes, message: FromDevice, now_s: float) -> list[Tell]:
+        """Take in what a device said.
+
+        Raises BadInput or RunError when the run cannot start because of it.
+        """
+        if isinstance(message, Hello):
+            return self._welcome(peer, message, now_s)
+        member = self.member(peer)
+        if member is None or member.lost:
+            return []
+        member.last_heard_s = now_s
+        match message:
+            case Ready():
+                member.ready = message
+                return self._start_if_all_are_ready()
+            case Report():
+                member.rounds = message.round + 1
+                return []
+            case Done():
+                member.done, member.rounds = True, message.rounds
+                return self._end_if_nobody_is_active()
+            case Failed():
+                if self.phase is Phase.GATHERING:
+                    raise (BadInput if message.bad_input else RunError)(message.reason)
+                return self.lose(member.device, message.reason)
+
+    def member(self, peer: bytes) -> Member | None:
+        """Return who speaks at this end of the control socket."""
+        return next((m for m in self.members if m.peer == peer), None)
+
+    def at(self, pid: int) -> list[Member]:
+        """Return the devices that live in a process of this host and are not lost."""
+        return [m for m in self.members if m.pid == pid and not m.lost]
+
+    def lose(self, device: int, reason: str) -> list[Tell]:
+        """Take a device as gone, and tell its neighbours not to wait for it.
+
+        Raises RunError when that happens before the start.
+        """
+        member = self.members[device]
+        if not member.active:
+            return []
+        if self.phase is Phase.GATHERING:
+            raise RunError(f"device {device} was lost before the start: {reason}")
+        member.lost = reason
+        death = NeighbourDied(device=device, incarnation=member.incarnation)
+        neighbours = [self.members[n] for n in self.network.graph.neighbors(device)]
+        return [Tell(n.peer, death) for n in neighbours if n.active] + self._end_if_nobody_is_active()
+
+    def overdue(self, now_s: float) -> list[int]:
+        """Return the devices silent for twice the liveness time, long after their neighbours gave up."""
+        limit_s = 2 * self.experiment.runtime.liveness_wall_s
+        return [m.device for m in self.members if m.active and now_s - m.last_heard_s > limit_s]
+
+    def stop(self) -> list[Tell]:
+        """Tell every device to break off and leave."""
+        self.stopped = True
+        return [Tell(m.peer, Stop()) for m in self.members if m.active]
+
+    def _welcome(self, peer: bytes, hello: Hello, now_s: float) -> list[Tell]:
+        if hello.protocol != PROTOCOL_VERSION:
+            reason = f"it speaks protocol {PROTOCOL_VERSION}, this device {hello.protocol}"
+            return [Tell(peer, Refuse(reason=reason))]
+        if len(self.members) == self.experiment.devices:
+            reason = f"run {self.run_id} has its {self.experiment.devices} devices already"
+            return [Tell(peer, Refuse(reason=reason))]
+        member = Member(len(self.members), peer, hello.pid, hello.host, now_s)
+        self.members.append(member)
+        welcome = Welcome(
+            run_id=self.run_id,
+            epoch=self.epoch,
+            device=member.device,
+            incarnation=member.incarnation,
+            experiment=self.experiment,
+            run_dir=self.run_dir,
+        )
+        return [Tell(peer, welcome)]
+
+    def _start_if_all_are_ready(self) -> list[Tell]:
+        ready = [m.ready for m in self.members if m.ready is not None]
+        if len(ready) < self.experiment.devices:
+            return []
+        if len({r.schema_hash for r in ready}) > 1:
+            raise RunError("the devices built different models; are all of the same version?")
+        self.phase = Phase.RUNNING
+        return [Tell(m.peer, Start(neighbours=self._row(m.device))) for m in self.members]
+
+    def _row(self, device: int) -> tuple[Neighbour, ...]:
+        """Say of a device's neighbours what it needs to know: its row of the mixing matrix."""
+        if self.experiment.aggregation.scheme == "isolated":
+            return ()
+        neighbours = []
+        for link in row(self.network, device):
+            member = self.members[link.neighbour]
+            assert member.ready is not None
+            neighbours.append(
+                Neighbour(
+                    device=member.device,
+                    incarnation=member.incarnation,
+                    address=member.ready.address,
+                    weight=link.weight,
+                    mean_snr_db=link.mean_snr_db,
+                )
+            )
+        return tuple(neighbours)
+
+    def _end_if_nobody_is_active(self) -> list[Tell]:
+        if self.phase is not Phase.RUNNING or any(m.active for m in self.members):
+            return []
+        self.phase = Phase.OVER
+        return [Tell(m.peer, Bye()) for m in self.members if m.done]

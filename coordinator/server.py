@@ -1,0 +1,247 @@
+"""The control socket: hears devices, keeps the roster, and writes the log. Never on the data path."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import zmq
+
+from coordinator.consensus import ConsensusMeter
+from coordinator.events import Consensus, Died, Edge, Ended, Event, Started
+from coordinator.roster import Phase, Roster, Tell
+from coordinator.store import RunFolder
+from protocol.errors import BadInput, FrameError, RunError
+from protocol.messages import Refuse, Report, from_device, pack
+
+Socket: TypeAlias = "zmq.Socket[bytes]"
+
+POLL_WALL_S = 0.2
+"""No wait is longer than this without a look at deaths, deadlines and signals."""
+FAREWELL_WALL_S = 1.0
+"""How long the last messages may take to leave."""
+STOP_WALL_S = 10.0
+"""How long devices have to write their parameters after they were told to stop."""
+
+
+class Processes(Protocol):
+    """Devices that run on this host, of which deaths are known at once."""
+
+    @property
+    def sentinels(self) -> list[int]:
+        """File descriptors that become readable when a process dies."""
+
+    def deaths(self) -> list[tuple[int, str]]:
+        """Return (pid, how it ended) of every process that died since the last call."""
+
+    def kill(self, pid: int) -> None:
+        """Kill one process."""
+
+
+class View(Protocol):
+    """Somebody who watches a run."""
+
+    def show(self, event: Event) -> None:
+        """Take in an event."""
+
+    def tick(self, num_gathered: int) -> None:
+        """Draw, if it is time to; `num_gathered` devices are ready or on their way."""
+
+
+class Interrupt:
+    """Counts Ctrl-C and SIGTERM: the first asks for an orderly end, the second for an immediate one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.number = signal.SIGINT
+
+    @classmethod
+    @contextmanager
+    def caught(cls) -> "Iterator[Interrupt]":
+        """Catch the signals for as long as a run lasts."""
+        interrupt = cls()
+
+        def count(number: int, _frame: object) -> None:
+            interrupt.count += 1
+            interrupt.number = signal.Signals(number)
+
+        before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield interrupt
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class Server:
+    """One run, from the first Hello to the last Bye."""
+
+    def __init__(self, socket: Socket, roster: Roster, folder: RunFolder, view: View) -> None:
+        self._socket = socket
+        self._roster = roster
+        self._folder = folder
+        self._view = view
+        self._launched_s = monotonic()
+        self._started_s = self._launched_s
+        self._meter = ConsensusMeter(0, 0)
+
+    def serve(self, processes: Processes, interrupt: Interrupt) -> None:
+        """Go on until every device is done, lost, or did not stop in time.
+
+        Raises BadInput or RunError if the run cannot start, RunError if no device is left.
+        """
+        join_deadline = self._launched_s + self._roster.experiment.runtime.join_wall_s
+        stop_deadline = float("inf")
+        while self._roster.phase is not Phase.OVER:
+            self._listen(processes.sentinels)
+            for pid, how in processes.deaths():
+                if self._roster.phase is Phase.GATHERING:
+                    self._listen([])  # its last words say more than its exit code
+                    raise RunError(f"a device's process ended before the start ({how}); see {self._logs}")
+                for member in self._roster.at(pid):
+                    self._lose(member.device, how)
+            now_s = monotonic()
+            for device in self._roster.overdue(now_s):
+                self._lose(device, f"silent for {2 * self._roster.experiment.runtime.liveness_wall_s:g} s")
+                processes.kill(self._roster.members[device].pid)
+            if interrupt.count and self._roster.phase is Phase.GATHERING:
+                return
+            if interrupt.count and not self._roster.stopped:
+                self._tell(self._roster.stop())
+                stop_deadline = now_s + STOP_WALL_S
+            if interrupt.count > 1 or now_s > stop_deadline:
+                break
+            if self._roster.phase is Phase.GATHERING and now_s > join_deadline:
+                raise RunError(self._who_is_missing())
+            self._view.tick(len(self._roster.members))
+        self._end()
+
+    @property
+    def _logs(self) -> str:
+        return str(self._folder.logs)
+
+    def _listen(self, sentinels: list[int]) -> None:
+        """Wait for devices to say something or die, and hear what they said."""
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        for sentinel in sentinels:
+            poller.register(sentinel, zmq.POLLIN)
+        poller.poll(round(POLL_WALL_S * 1000))
+        for _ in range(1000):  # bounded, so that deadlines are looked at however much is said
+            try:
+                peer, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._hear(peer, parts)
+
+    def _hear(self, peer: bytes, parts: list[bytes]) -> None:
+        try:
+            message = from_device(parts[0] if parts else b"")
+        except FrameError as error:
+            self._tell([Tell(peer, Refuse(reason=str(error)))])
+            return
+        gathering = self._roster.phase is Phase.GATHERING
+        member = self._roster.member(peer)
+        lost_before = member is not None and bool(member.lost)
+        self._tell(self._roster.hear(peer, message, monotonic()))
+        if gathering and self._roster.phase is Phase.RUNNING:
+            self._start()
+        if member is None or lost_before:
+            return
+        if member.lost:
+            self._note_death(member.device)
+        elif isinstance(message, Report):
+            self._folder.append(parts[0])
+            self._view.show(message)
+            if len(parts) > 1:
+                sample = np.frombuffer(parts[1], dtype="<f4")
+                self._note_consensus(self._meter.add(message.round, member.device, sample))
+
+    def _start(self) -> None:
+        self._started_s = monotonic()
+        members, graph = self._roster.members, self._roster.network.graph
+        ready = [m.ready for m in members if m.ready is not None]
+        self._meter = ConsensusMeter(len(members), ready[0].num_parameters)
+        edges = [
+            Edge(
+                devices=(a, b),
+                weight=self._roster.network.weights[a, b],
+                mean_snr_db=link["mean_snr_db"],
+                packet_loss=link["packet_loss"],
+            )
+            for a, b, link in graph.edges(data=True)
+        ]
+        self._note(
+            Started(
+                run_id=self._roster.run_id,
+                num_parameters=ready[0].num_parameters,
+                payload_bytes=ready[0].payload_bytes,
+                pids=tuple(m.pid for m in members),
+                num_samples=tuple(r.num_samples for r in ready),
+                positions_m=tuple(graph.nodes[m.device]["position_m"] for m in members),
+                edges=() if self._roster.experiment.aggregation.scheme == "isolated" else tuple(edges),
+                startup_wall_s=self._started_s - self._launched_s,
+            )
+        )
+
+    def _lose(self, device: int, reason: str) -> None:
+        if self._roster.members[device].active:
+            self._tell(self._roster.lose(device, reason))
+            self._note_death(device)
+
+    def _note_death(self, device: int) -> None:
+        member = self._roster.members[device]
+        self._note(
+            Died(
+                device=device, rounds=member.rounds, reason=member.lost, wall_s=monotonic() - self._started_s
+            )
+        )
+        self._note_consensus(self._meter.lose(device))
+
+    def _note_consensus(self, rounds: list[tuple[int, float, int]]) -> None:
+        for round_, distance, devices in rounds:
+            self._note(Consensus(round=round_, distance=distance, devices=devices))
+
+    def _note(self, event: Started | Consensus | Died | Ended) -> None:
+        self._folder.append(event)
+        self._view.show(event)
+
+    def _tell(self, tells: list[Tell]) -> None:
+        for tell in tells:
+            # Devices are few and messages small: a full queue or a vanished peer is a dead device,
+            # which its process or its silence will tell.
+            self._socket.send_multipart([tell.peer, pack(tell.message)], zmq.NOBLOCK)
+
+    def _end(self) -> None:
+        self._note(
+            Ended(
+                how="stopped" if self._roster.stopped else "finished",
+                rounds=tuple(m.rounds for m in self._roster.members),
+                wall_s=monotonic() - self._started_s,
+            )
+        )
+        if all(m.lost for m in self._roster.members):
+            raise RunError(f"no device is left; see {self._logs}")
+
+    def _who_is_missing(self) -> str:
+        ready = sum(m.ready is not None for m in self._roster.members)
+        return (
+            f"{ready} of {self._roster.experiment.devices} devices were ready within "
+            f"{self._roster.experiment.runtime.join_wall_s:g} s (runtime.join_wall_s); see {self._logs}"
+        )
+
+
+@contextmanager
+def control_socket(context: "zmq.Context[zmq.Socket[bytes]]", bind: str) -> Iterator[tuple[Socket, str]]:
+    """Open the ROUTER that devices connect to; yield it and its URL. Raises BadInput if that fails."""
+    socket: Socket = context.socket(zmq.ROUTER)
+    socket.set(zmq.LINGER, round(FAREWELL_WALL_S * 1000))
+    try:
+        socket.bind(bind)
+        yield socket, socket.get_string(zmq.LAST_ENDPOINT)
+    except zmq.ZMQError as error:
+        raise BadInput(f"--bind {bind}: {error.strerror}") from error
+    finally:
+        socket.close()

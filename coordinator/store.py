@@ -1,0 +1,131 @@
+"""The folder of a run: the resolved experiment, the append-only event log, and what readers made of them."""
+
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from coordinator.events import EVENT, Event
+from protocol.config import Experiment
+from protocol.errors import BadInput
+from protocol.experiment_file import dump, load
+from protocol.messages import Message
+
+EVENTS = "events.jsonl"
+EXPERIMENT = "experiment.toml"
+SUMMARY = "summary.json"
+REPORT = "report.png"
+LOGS = "logs"
+
+
+class RunFolder:
+    """Where one run leaves its traces; every event is in the file once `append` returns."""
+
+    def __init__(self, path: Path, run_id: str) -> None:
+        self.path = path
+        self.run_id = run_id
+        self._log = os.open(path / EVENTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+    @classmethod
+    @contextmanager
+    def create(cls, experiment: Experiment, out: Path | None) -> "Iterator[RunFolder]":
+        """Make the folder (default: `runs/<run id>`) and write the resolved experiment into it.
+
+        Raises BadInput if the folder is taken or cannot be made. Where the run ends by BadInput or
+        before its first event, nothing is left of the folder.
+        """
+        run_id = f"{experiment.name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        path = (out or Path("runs") / run_id).resolve()
+        try:
+            if path.is_dir() and any(path.iterdir()):
+                raise BadInput(f"--out {path}: the folder is not empty; name one that is new")
+            (path / LOGS).mkdir(parents=True)
+            comments = (f"hearsay {version('hearsay')}, git {git_revision()}", f"run {run_id}")
+            (path / EXPERIMENT).write_text(dump(experiment, comments=comments), encoding="utf-8")
+        except OSError as error:
+            raise BadInput(f"--out {path}: cannot be made ({error.strerror})") from error
+        folder = cls(path, run_id)
+        try:
+            yield folder
+        except BadInput:
+            shutil.rmtree(path)
+            raise
+        finally:
+            os.close(folder._log)
+        if (path / EVENTS).stat().st_size:
+            folder._tidy()
+        else:
+            shutil.rmtree(path)
+
+    @property
+    def logs(self) -> Path:
+        """Where the devices' own output goes."""
+        return self.path / LOGS
+
+    def append(self, event: Message | bytes) -> None:
+        """Add one event to the log, as a model or as the JSON that a device sent."""
+        line = event if isinstance(event, bytes) else event.model_dump_json().encode()
+        os.write(self._log, line + b"\n")
+
+    def parameters(self) -> list[Path]:
+        """Return the devices' final parameters that are there, in device order."""
+        return sorted(self.path.glob("device-*.safetensors"), key=lambda p: int(p.stem.rpartition("-")[2]))
+
+    def write(self, name: str, text: str) -> None:
+        """Write one of the folder's files; a reader never sees half of it."""
+        partial = self.path / f".{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.rename(self.path / name)
+
+    def _tidy(self) -> None:
+        """Remove the devices' log files that stayed empty."""
+        for log in self.logs.glob("*.log"):
+            if not log.stat().st_size:
+                log.unlink()
+        if not any(self.logs.iterdir()):
+            self.logs.rmdir()
+
+
+def read_events(path: Path) -> list[Event]:
+    """Read a run's events in order; raises BadInput if this is no run's folder or its log is damaged."""
+    try:
+        lines = (path / EVENTS).read_bytes().split(b"\n")
+    except OSError as error:
+        raise BadInput(f"{path}: not the folder of a run ({error.strerror})") from error
+    events: list[Event] = []
+    for line in lines[:-1]:  # behind the last line end: nothing, or the half line of a killed coordinator
+        try:
+            events.append(EVENT.validate_json(line))
+        except ValidationError as error:
+            raise BadInput(
+                f"{path / EVENTS}:{len(events) + 1}: not an event of this version of hearsay"
+            ) from error
+    return events
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Read the resolved experiment of a run."""
+    return load(path / EXPERIMENT)
+
+
+def git_revision() -> str:
+    """Return the revision of the source tree this runs from, `-dirty` if it was changed, or `unknown`."""
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return answer.stdout.strip()

@@ -1,0 +1,56 @@
+"""`python -m node --coordinator URL` is a device; `--describe FILE` prints what model and data a run has."""
+
+import argparse
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from node.control import Leave
+from node.describe import describe
+from node.host import EXIT_FAILED, serve
+from protocol.errors import BadInput, HearsayError
+from protocol.experiment_file import load
+
+EXIT_BAD_INPUT = 2
+EXIT_LEFT = 3
+"""Left before the start: terminated, told to stop, or without a coordinator for too long."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one device, or describe an experiment; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m node", description="One device of a Hearsay run.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--coordinator", metavar="URL", help="be a device; everything else is told at the door")
+    what.add_argument("--describe", metavar="FILE", type=Path, help="print model and data of FILE as JSON")
+    parser.add_argument(
+        "--connect-wall-s",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="how long to wait for the coordinator (default: %(default)g)",
+    )
+    args = parser.parse_args(arguments)
+    try:
+        if args.describe is not None:
+            sys.stdout.write(describe(load(args.describe)).model_dump_json() + "\n")
+            return 0
+        return serve(args.coordinator, args.connect_wall_s, _until_terminated())
+    except HearsayError as error:
+        sys.stderr.write(f"node: {error}\n")
+        if isinstance(error, BadInput):
+            return EXIT_BAD_INPUT
+        return EXIT_LEFT if isinstance(error, Leave) else EXIT_FAILED
+
+
+def _until_terminated() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set: the device then writes its parameters and leaves."""
+    terminated = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # the local launcher keeps Ctrl-C for itself
+            signal.signal(number, lambda *_: terminated.set())
+    return terminated
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""One device, from Hello to Bye; `take_part` holds THE round loop.
+
+Follow one parameter vector x: local SGD moves it, `gossip.encode` turns it into radio packets,
+`gossip.exchange` sends those to every neighbour and brings back the weighted sum of what their
+packets carried through the air, and `arrived.mix_` mixes that into x, which is the model.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from node.control import FLUSH_WALL_S, Control, Leave
+from node.data import load, share
+from node.gossip import Gossip
+from node.model import FlatModel, build
+from node.stopwatch import Stopwatch
+from node.train import Trainer
+from node.transport.zmq import Context, ZmqTransport
+from protocol.codec import Layout
+from protocol.config import Experiment
+from protocol.frame import HEADER_BYTES
+from protocol.messages import CONSENSUS_SAMPLE, Done, Ready, Report, Welcome
+from protocol.streams import Purpose, stream
+
+
+def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str) -> None:
+    """Be one device of one run: get ready, go through the rounds, write the parameters, leave."""
+    experiment, device = welcome.experiment, welcome.device
+    torch.set_num_threads(experiment.runtime.torch_threads)
+    mine = share(experiment.data, device, experiment.devices, seed=experiment.seed)
+    model = build_model(experiment)
+    trainer = Trainer(model, mine, experiment.training, seed=experiment.seed, device=device)
+    layout = layout_of(experiment, model)
+    with ZmqTransport.open(
+        context,
+        bind,
+        name=str(device),
+        frame_bytes=layout.payload_bytes + HEADER_BYTES,
+        queue_bytes=experiment.transport.queue_bytes,
+    ) as transport:
+        transport.wake_on(control.socket)
+        control.send(
+            Ready(
+                address=transport.address,
+                schema_hash=model.schema_hash,
+                num_parameters=layout.num_values,
+                payload_bytes=layout.payload_bytes,
+                num_samples=len(mine.y),
+            )
+        )
+        start = control.wait_for_start(experiment.runtime.join_wall_s)
+        for neighbour in start.neighbours:
+            transport.connect(neighbour.device, neighbour.address)
+        gossip = Gossip(welcome, start.neighbours, transport, layout)
+        sample = consensus_sample(experiment.seed, layout.num_values)
+        watch = Stopwatch()
+        x, round_ = model.x, 0
+        try:
+            for round_ in range(experiment.rounds):
+                watch.restart()
+                control.check()
+                loss = trainer.local_sgd()
+                watch.lap("train")
+                sent = gossip.encode(x, round_)
+                watch.lap("encode")
+                arrived = gossip.exchange(sent, round_, control, watch)
+                arrived.mix_(x, sent.xhat)
+                watch.lap("mix")
+                evaluation = trainer.evaluate() if is_evaluated(experiment, round_) else None
+                report = Report(
+                    run_id=welcome.run_id,
+                    device=device,
+                    round=round_,
+                    loss=loss,
+                    accuracy=evaluation.accuracy if evaluation else None,
+                    test_loss=evaluation.loss if evaluation else None,
+                    bytes_sent=gossip.bytes_sent(),
+                    heard=gossip.heard,
+                    dropped=gossip.dropped(),
+                    air_s=gossip.air_s,
+                    wall_s=watch.wall_s,
+                    stages_wall_s=watch.stages(),
+                )
+                control.send(report, x[sample].numpy().tobytes())
+            rounds_done = experiment.rounds
+        except Leave:
+            rounds_done = round_
+        path = save(model, welcome)
+        control.send(Done(run_id=welcome.run_id, device=device, rounds=rounds_done, parameters=str(path)))
+        control.wait_for_bye()
+        if control.absent and rounds_done == experiment.rounds:
+            transport.flush(FLUSH_WALL_S)  # nobody told us that all are done: let the last frames go
+
+
+def build_model(experiment: Experiment) -> FlatModel:
+    """Build the model that every device starts from; raises BadInput if it does not fit the data."""
+    dataset = load(experiment.data, experiment.seed)
+    return build(experiment.model, dataset.sample_shape, dataset.num_classes, seed=experiment.seed)
+
+
+def layout_of(experiment: Experiment, model: FlatModel) -> Layout:
+    """Lay out a frame of this model; packets carry a CRC unless the channel is ideal."""
+    return Layout(
+        experiment.codec.kind,
+        model.x.numel(),
+        experiment.codec.packet_bytes,
+        checked=experiment.radio.scheme != "ideal",
+    )
+
+
+def consensus_sample(seed: int, num_values: int) -> torch.Tensor:
+    """Choose the coordinates that ride on every report, the same ones on every device."""
+    rng = stream(seed, Purpose.CONSENSUS_SAMPLE)
+    chosen = rng.choice(num_values, size=min(CONSENSUS_SAMPLE, num_values), replace=False)
+    return torch.from_numpy(np.sort(chosen))
+
+
+def is_evaluated(experiment: Experiment, round_: int) -> bool:
+    """Say whether the test set is run after this round; after the last one it always is."""
+    every = experiment.training.evaluate_every
+    return round_ == experiment.rounds - 1 or (every > 0 and (round_ + 1) % every == 0)
+
+
+def save(model: FlatModel, welcome: Welcome) -> Path:
+    """Write the parameters beside the run's other results; a reader never sees half a file."""
+    path = Path(welcome.run_dir) / f"device-{welcome.device}.safetensors"
+    partial = path.with_suffix(".partial")
+    save_file(model.state(), partial, metadata={"run_id": welcome.run_id, "device": str(welcome.device)})
+    return partial.rename(path)

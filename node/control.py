@@ -1,0 +1,183 @@
+"""The way to the coordinator: needed to start and to report, never to exchange parameters.
+
+Whether the coordinator is still there is known from the connection itself (a closed socket at once,
+a silent host by ZeroMQ's heartbeats), so a device that is busy training misses nothing.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from urllib.parse import urlsplit
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from node.transport.zmq import Context, Socket
+from protocol.errors import BadInput, FrameError, HearsayError, RunError
+from protocol.messages import (
+    PROTOCOL_VERSION,
+    Bye,
+    FromCoordinator,
+    Hello,
+    Message,
+    NeighbourDied,
+    Refuse,
+    Start,
+    Stop,
+    Welcome,
+    from_coordinator,
+    pack,
+)
+
+HEARTBEAT_MS = 1000
+SILENT_MS = 5000
+"""A connection without a heartbeat for this long is closed."""
+SLICE_WALL_S = 1.0
+"""No wait is longer than this without a look at the connection and at signals."""
+FLUSH_WALL_S = 5.0
+"""How long last words may take to leave."""
+
+
+class Leave(HearsayError):
+    """Break off the round: told to stop, or the coordinator stayed away too long."""
+
+
+class Control:
+    """One device's connection to the coordinator."""
+
+    def __init__(self, dealer: Socket, monitor: Socket, url: str, terminated: threading.Event) -> None:
+        self.socket = dealer
+        self._monitor = monitor
+        self._url = url
+        self._terminated = terminated
+        self._absent_since: float | None = monotonic()
+        self.grace_s = float("inf")
+
+    @classmethod
+    @contextmanager
+    def open(cls, context: Context, url: str, terminated: threading.Event) -> "Iterator[Control]":
+        """Connect to a coordinator; `terminated` is set from outside when this process should leave."""
+        if not url.startswith("tcp://"):
+            raise BadInput(f"--coordinator {url}: not an address; use tcp://HOST:PORT")
+        dealer: Socket = context.socket(zmq.DEALER)
+        dealer.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        dealer.set(zmq.HEARTBEAT_TIMEOUT, SILENT_MS)
+        control = cls(
+            dealer,
+            dealer.get_monitor_socket(zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED),
+            url,
+            terminated,
+        )
+        try:
+            dealer.connect(url)
+            yield control
+        except zmq.ZMQError as error:
+            raise BadInput(f"--coordinator {url}: {error}; use tcp://HOST:PORT") from error
+        finally:
+            linger_s = 0.0 if control.absent else FLUSH_WALL_S
+            dealer.disable_monitor()
+            control._monitor.close(linger=0)
+            dealer.close(linger=round(linger_s * 1000))
+
+    @property
+    def absent(self) -> bool:
+        """Say whether there is no connection to the coordinator right now."""
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)["event"]
+            if event == zmq.Event.HANDSHAKE_SUCCEEDED:
+                self._absent_since = None
+            elif self._absent_since is None:
+                self._absent_since = monotonic()
+        return self._absent_since is not None
+
+    def own_address(self) -> str:
+        """Return the address of this host on the route to the coordinator; neighbours reach it there."""
+        target = urlsplit(self._url)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # UDP: connecting sends nothing
+            probe.connect((target.hostname or "127.0.0.1", target.port or 1))
+            address: str = probe.getsockname()[0]
+        return address
+
+    def join(self, wait_wall_s: float) -> Welcome:
+        """Say Hello and be told who this is; raises BadInput if nobody answers or the door stays shut."""
+        self.send(Hello(pid=os.getpid(), host=socket.gethostname()))
+        answer = self._receive(monotonic() + wait_wall_s)
+        match answer:
+            case Welcome():
+                self.grace_s = answer.experiment.runtime.coordinator_grace_s
+                return answer
+            case Refuse():
+                raise BadInput(f"the coordinator at {self._url} refused: {answer.reason}")
+            case None:
+                self.check()
+                raise BadInput(
+                    f"no coordinator answered at {self._url} within {wait_wall_s:g} s (protocol "
+                    f"{PROTOCOL_VERSION}); is `hearsay run` running there?"
+                )
+            case _:
+                raise RunError(f"the coordinator at {self._url} answered Hello with {answer.kind}")
+
+    def wait_for_start(self, wait_wall_s: float) -> Start:
+        """Wait until everybody is ready; raises Leave if the run ends before it begins."""
+        deadline = monotonic() + wait_wall_s
+        while monotonic() < deadline:
+            self.check()
+            message = self._receive(min(deadline, monotonic() + SLICE_WALL_S))
+            if isinstance(message, Start):
+                return message
+            if isinstance(message, Stop | Bye):
+                raise Leave("told to stop before the start")
+        raise RunError(f"the run did not start within {wait_wall_s:g} s")
+
+    def news(self) -> list[NeighbourDied]:
+        """Return the deaths reported since the last call; raises Leave when it is time to go."""
+        deaths = []
+        while (message := self._receive(0)) is not None:
+            if isinstance(message, NeighbourDied):
+                deaths.append(message)
+            elif isinstance(message, Stop | Bye):
+                raise Leave("told to stop")
+        self.check()
+        return deaths
+
+    def check(self) -> None:
+        """Raise Leave if this process was terminated, or the coordinator is away longer than the grace."""
+        if self._terminated.is_set():
+            raise Leave("terminated")
+        if self.absent and self._absent_since is not None:
+            away_s = monotonic() - self._absent_since
+            if away_s > self.grace_s:
+                raise Leave(f"the coordinator has been away for {away_s:.1f} s")
+
+    def wait_for_bye(self) -> None:
+        """Wait until every device is done, so that nobody still needs this one's sockets.
+
+        Ends at once when the coordinator is away: its heartbeats are this wait's deadline.
+        """
+        while not self.absent and not self._terminated.is_set():
+            if isinstance(self._receive(monotonic() + SLICE_WALL_S), Bye):
+                return
+
+    def send(self, message: Message, binary: bytes = b"") -> bool:
+        """Queue a message and its binary part; False if the coordinator is away and the queue is full."""
+        parts = [pack(message), binary] if binary else [pack(message)]
+        try:
+            self.socket.send_multipart(parts, flags=zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def _receive(self, deadline: float) -> FromCoordinator | None:
+        while True:
+            left_s = max(0.0, deadline - monotonic())
+            if not self.socket.poll(round(min(left_s, SLICE_WALL_S) * 1000)):
+                if left_s <= SLICE_WALL_S or self._terminated.is_set():
+                    return None
+                continue
+            try:
+                return from_coordinator(self.socket.recv_multipart()[0])
+            except FrameError as error:
+                raise RunError(f"{self._url} does not speak protocol {PROTOCOL_VERSION}: {error}") from error

@@ -1,0 +1,63 @@
+"""A process and the devices in it: one, or with the memory transport all of a run, a thread each."""
+
+import threading
+import traceback
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import zmq
+
+from node.agent import take_part
+from node.control import Control, Leave
+from node.transport.zmq import Context
+from protocol.errors import BadInput, HearsayError
+from protocol.messages import Failed, Welcome
+
+EXIT_FAILED = 1
+
+
+def serve(url: str, connect_wall_s: float, terminated: threading.Event) -> int:
+    """Join the run at url with as many devices as its transport puts into one process; return the exit code.
+
+    Raises BadInput if there is no coordinator at url, or it does not take this process.
+    """
+    with zmq.Context() as context, Control.open(context, url, terminated) as control:
+        welcome = control.join(connect_wall_s)
+        if welcome.experiment.transport.kind != "memory":
+            return _be_device(control, welcome, context, bind=f"tcp://{control.own_address()}:*")
+        # The interpreter lock is shared, so this is for debugging a run, not for timing it.
+        others = welcome.experiment.devices - 1
+        with ThreadPoolExecutor(max(1, others), thread_name_prefix="device") as pool:
+            joined: list[Future[int]] = [
+                pool.submit(_join_and_be_device, context, url, connect_wall_s, terminated)
+                for _ in range(others)
+            ]
+            codes = [_be_device(control, welcome, context, bind=_inproc(welcome))]
+            return max(codes + [future.result() for future in joined])
+
+
+def _join_and_be_device(
+    context: Context, url: str, connect_wall_s: float, terminated: threading.Event
+) -> int:
+    with Control.open(context, url, terminated) as control:
+        welcome = control.join(connect_wall_s)
+        return _be_device(control, welcome, context, bind=_inproc(welcome))
+
+
+def _inproc(welcome: Welcome) -> str:
+    return f"inproc://{welcome.run_id}/{welcome.device}"
+
+
+def _be_device(control: Control, welcome: Welcome, context: Context, *, bind: str) -> int:
+    """Take part, and tell the coordinator the reason if that cannot go on."""
+    try:
+        take_part(control, welcome, context, bind=bind)
+    except Leave:
+        raise
+    except HearsayError as error:
+        control.send(Failed(reason=str(error), bad_input=isinstance(error, BadInput)))
+        raise
+    except Exception as error:  # noqa: BLE001  # the last stop: whatever it was, it is told and the process ends
+        traceback.print_exc()
+        control.send(Failed(reason=f"{type(error).__name__}: {error}"))
+        return EXIT_FAILED
+    return 0
