@@ -2,6 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from time import monotonic
 
 import zmq
 
@@ -30,6 +31,7 @@ def run(experiment: Experiment, out: Path | None, view: View, interrupt: Interru
     _require_torch()
     network = lay_out(experiment)
     with RunFolder.create(experiment, out) as folder:
+        launched_s = monotonic()
         with (
             zmq.Context() as context,
             control_socket(context, "tcp://127.0.0.1:*") as (socket, url),
@@ -38,7 +40,7 @@ def run(experiment: Experiment, out: Path | None, view: View, interrupt: Interru
             ) as local,
         ):
             roster = Roster(experiment, folder.run_id, str(folder.path), network)
-            Server(socket, roster, folder, view).serve(local, interrupt)
+            Server(socket, roster, folder, view, launched_s=launched_s).serve(local, interrupt)
         recorded = history(read_events(folder.path))
         if recorded is None:
             return None

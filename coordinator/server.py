@@ -76,15 +76,17 @@ class Interrupt:
 
 
 class Server:
-    """One run, from the first Hello to the last Bye."""
+    """One run, from the first Hello to the last Bye; `launched_s` is when its first process was started."""
 
-    def __init__(self, socket: Socket, roster: Roster, folder: RunFolder, view: View) -> None:
+    def __init__(
+        self, socket: Socket, roster: Roster, folder: RunFolder, view: View, *, launched_s: float
+    ) -> None:
         self._socket = socket
         self._roster = roster
         self._folder = folder
         self._view = view
-        self._launched_s = monotonic()
-        self._started_s = self._launched_s
+        self._launched_s = launched_s
+        self._started_s = launched_s
         self._meter = ConsensusMeter(0, 0)
 
     def serve(self, processes: Processes, interrupt: Interrupt) -> None:

@@ -131,11 +131,11 @@ def test_two_devices_have_one_edge(graph):
 
 
 def test_a_torus_joins_each_device_to_its_row_and_its_column():
-    network = build(Graph(kind="torus", rows=3), 15, seed=1)
-    for row in range(3):
-        for column in range(5):
+    network = build(Graph(kind="torus", rows=5), 15, seed=1)
+    for row in range(5):
+        for column in range(3):
             around = [(row + 1, column), (row - 1, column), (row, column + 1), (row, column - 1)]
-            assert set(network[5 * row + column]) == {5 * (r % 3) + c % 5 for r, c in around}
+            assert set(network[3 * row + column]) == {3 * (r % 5) + c % 3 for r, c in around}
 
 
 def test_a_torus_without_rows_is_the_squarest():
@@ -281,6 +281,11 @@ def write(folder, text):
 def test_an_edges_file_is_read(tmp_path, text):
     network = build(Graph(kind="edges", file=write(tmp_path, text)), 4, seed=1)
     assert list(network.edges) == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_neighbours_are_in_order_whatever_the_order_of_the_file(tmp_path):
+    network = build(Graph(kind="edges", file=write(tmp_path, "3 0\n2 0\n0 4\n1 0\n")), 5, seed=1)
+    assert list(network[0]) == [1, 2, 3, 4]
 
 
 def test_an_edges_file_for_a_single_device_may_be_empty(tmp_path):
