@@ -8,7 +8,7 @@ import numpy as np
 
 from coordinator.topology import DeviceGraph, build
 from coordinator.weights import Floats, mixing_matrix
-from protocol.codec import Layout
+from protocol.air import frame_layout
 from protocol.config import Experiment, Radio
 from protocol.link import mean_snr_db, packet_loss_probability
 
@@ -69,14 +69,8 @@ def row(network: Network, device: int) -> list[Link]:
 
 def full_packet_bits(experiment: Experiment) -> int:
     """Return the bits on the air of a full radio packet, which do not depend on the size of the model."""
-    codec = experiment.codec
-    layout = Layout(
-        codec.kind,
-        num_values=codec.packet_bytes,  # more than one packet holds, so that the first is full
-        packet_bytes=codec.packet_bytes,
-        checked=experiment.radio.scheme != "ideal",
-    )
-    return int(layout.packet_bits[0])
+    more_than_one_packet_holds = experiment.codec.packet_bytes
+    return int(frame_layout(experiment, more_than_one_packet_holds).packet_bits[0])
 
 
 def _packet_losses(snrs_db: Floats, radio: Radio, packet_bits: int) -> Floats:

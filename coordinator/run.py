@@ -1,52 +1,107 @@
 """One run from experiment to summary: plan, launch, serve, and make of the log what people read."""
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import monotonic
+from typing import TypeAlias
 
 import zmq
 
+from coordinator.interrupt import Interrupt
 from coordinator.launch.local import LocalProcesses
 from coordinator.network import lay_out
+from coordinator.report import draw
 from coordinator.roster import Roster
-from coordinator.server import Interrupt, Server, View, control_socket
-from coordinator.store import SUMMARY, RunFolder, read_events
-from coordinator.summary import Summary, history, summarise
+from coordinator.server import Server, View, control_socket
+from coordinator.store import REPORT, SUMMARY, RunFolder, read_events
+from coordinator.summary import History, Summary, history, summarise
 from protocol.config import Experiment
-from protocol.errors import BadInput
+from protocol.errors import BadInput, Interrupted
+from protocol.experiment_file import nearest
 
-Variant = str
 VARIANTS: dict[str, dict[str, dict[str, str]]] = {
     "isolated": {"aggregation": {"scheme": "isolated"}},
     "ideal": {"radio": {"scheme": "ideal"}},
 }
 """What `--compare` changes in an experiment: no exchange at all, or a channel that loses nothing."""
 
+Watch: TypeAlias = Callable[[], AbstractContextManager[View]]
+"""Opens a view when there is something to see."""
 
-def run(experiment: Experiment, out: Path | None, view: View, interrupt: Interrupt) -> Summary | None:
-    """Run an experiment on this host; return None if it was interrupted before it began.
 
-    Raises BadInput or RunError; then no folder is left, unless devices had begun to learn.
+@dataclass(frozen=True)
+class Outcome:
+    """What is left of one run."""
+
+    summary: Summary
+    history: History
+    folder: Path
+
+
+def run_and_compare(
+    experiment: Experiment,
+    out: Path | None,
+    compare: Sequence[str],
+    *,
+    watch: Callable[[str, Experiment], AbstractContextManager[View]],
+    interrupt: Interrupt,
+) -> Summary | None:
+    """Run an experiment, and again under each condition of compare; summary and report hold them all.
+
+    Returns None if it was interrupted before the first round. Raises BadInput or RunError.
+    """
+    for name in compare:
+        if name not in VARIANTS:
+            raise BadInput(f"--compare {name}: no such condition; {nearest(name, VARIANTS)}")
+    try:
+        first = run(experiment, out, partial(watch, experiment.name, experiment), interrupt)
+    except Interrupted:
+        return None
+    others: dict[str, Outcome] = {}
+    for name in compare:
+        if interrupt.count:
+            break
+        other, title = variant(experiment, name), f"{experiment.name}, {name}"
+        try:
+            out = first.folder / "compare" / name
+            others[name] = run(other, out, partial(watch, title, other), interrupt)
+        except Interrupted:
+            break
+    summary = first.summary.model_copy(
+        update={"compare": {name: outcome.summary for name, outcome in others.items()}}
+    )
+    histories = {"run": first.history} | {name: outcome.history for name, outcome in others.items()}
+    (first.folder / SUMMARY).write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    draw(histories, first.folder / REPORT, title=summary.run_id)
+    return summary
+
+
+def run(experiment: Experiment, out: Path | None, watch: Watch, interrupt: Interrupt) -> Outcome:
+    """Run one experiment on this host, from the first process to the summary in its folder.
+
+    Raises BadInput, Interrupted or RunError.
     """
     _require_torch()
     network = lay_out(experiment)
     with RunFolder.create(experiment, out) as folder:
         launched_s = monotonic()
+        num_processes = 1 if experiment.transport.kind == "memory" else experiment.devices
         with (
             zmq.Context() as context,
             control_socket(context, "tcp://127.0.0.1:*") as (socket, url),
-            LocalProcesses.launch(
-                _num_processes(experiment), url, folder.logs, _preload(experiment)
-            ) as local,
+            watch() as view,
+            LocalProcesses.launch(num_processes, url, folder.logs, _preload(experiment)) as processes,
         ):
             roster = Roster(experiment, folder.run_id, str(folder.path), network)
-            Server(socket, roster, folder, view, launched_s=launched_s).serve(local, interrupt)
-        recorded = history(read_events(folder.path))
-        if recorded is None:
-            return None
-        summary = summarise(recorded, experiment, folder.parameters(), folder.path)
-        folder.write(SUMMARY, summary.model_dump_json(indent=2))
-        return summary
+            Server(socket, roster, folder, view, launched_s=launched_s).serve(processes, interrupt)
+        events = history(read_events(folder.path))
+        summary = summarise(events, experiment, folder.parameters(), folder.path)
+        folder.write(SUMMARY, summary.model_dump_json(indent=2) + "\n")
+        return Outcome(summary, events, folder.path)
 
 
 def variant(experiment: Experiment, name: str) -> Experiment:
@@ -55,10 +110,6 @@ def variant(experiment: Experiment, name: str) -> Experiment:
         experiment.model_dump()
         | {section: experiment.model_dump()[section] | changes for section, changes in VARIANTS[name].items()}
     )
-
-
-def _num_processes(experiment: Experiment) -> int:
-    return 1 if experiment.transport.kind == "memory" else experiment.devices
 
 
 def _preload(experiment: Experiment) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """The control socket: hears devices, keeps the roster, and writes the log. Never on the data path."""
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -11,9 +10,10 @@ import zmq
 
 from coordinator.consensus import ConsensusMeter
 from coordinator.events import Consensus, Died, Edge, Ended, Event, Started
+from coordinator.interrupt import Interrupt
 from coordinator.roster import Phase, Roster, Tell
 from coordinator.store import RunFolder
-from protocol.errors import BadInput, FrameError, RunError
+from protocol.errors import BadInput, FrameError, Interrupted, RunError
 from protocol.messages import Refuse, Report, from_device, pack
 
 Socket: TypeAlias = "zmq.Socket[bytes]"
@@ -46,33 +46,8 @@ class View(Protocol):
     def show(self, event: Event) -> None:
         """Take in an event."""
 
-    def tick(self, num_gathered: int) -> None:
-        """Draw, if it is time to; `num_gathered` devices are ready or on their way."""
-
-
-class Interrupt:
-    """Counts Ctrl-C and SIGTERM: the first asks for an orderly end, the second for an immediate one."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.number = signal.SIGINT
-
-    @classmethod
-    @contextmanager
-    def caught(cls) -> "Iterator[Interrupt]":
-        """Catch the signals for as long as a run lasts."""
-        interrupt = cls()
-
-        def count(number: int, _frame: object) -> None:
-            interrupt.count += 1
-            interrupt.number = signal.Signals(number)
-
-        before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield interrupt
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def tick(self) -> None:
+        """Draw, if it is time to."""
 
 
 class Server:
@@ -109,15 +84,17 @@ class Server:
                 self._lose(device, f"silent for {2 * self._roster.experiment.runtime.liveness_wall_s:g} s")
                 processes.kill(self._roster.members[device].pid)
             if interrupt.count and self._roster.phase is Phase.GATHERING:
-                return
+                raise Interrupted
             if interrupt.count and not self._roster.stopped:
                 self._tell(self._roster.stop())
                 stop_deadline = now_s + STOP_WALL_S
             if interrupt.count > 1 or now_s > stop_deadline:
+                for member in self._roster.members:
+                    processes.kill(member.pid)
                 break
             if self._roster.phase is Phase.GATHERING and now_s > join_deadline:
                 raise RunError(self._who_is_missing())
-            self._view.tick(len(self._roster.members))
+            self._view.tick()
         self._end()
 
     @property

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from coordinator.events import EVENT, Event
 from protocol.config import Experiment
-from protocol.errors import BadInput
+from protocol.errors import BadInput, Interrupted
 from protocol.experiment_file import dump, load
 from protocol.messages import Message
 
@@ -39,7 +39,7 @@ class RunFolder:
         """Make the folder (default: `runs/<run id>`) and write the resolved experiment into it.
 
         Raises BadInput if the folder is taken or cannot be made. Where the run ends by BadInput or
-        before its first event, nothing is left of the folder.
+        Interrupted, before its first round, nothing is left of the folder.
         """
         run_id = f"{experiment.name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         path = (out or Path("runs") / run_id).resolve()
@@ -54,15 +54,12 @@ class RunFolder:
         folder = cls(path, run_id)
         try:
             yield folder
-        except BadInput:
+        except (BadInput, Interrupted):
             shutil.rmtree(path)
             raise
         finally:
             os.close(folder._log)
-        if (path / EVENTS).stat().st_size:
-            folder._tidy()
-        else:
-            shutil.rmtree(path)
+        folder._tidy()
 
     @property
     def logs(self) -> Path:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from coordinator.consensus import exact_distance
 from coordinator.events import Consensus, Died, Ended, Event, Started
 from protocol.config import Experiment
+from protocol.errors import RunError
 from protocol.messages import Heard, Report
 
 
@@ -107,11 +108,11 @@ class History:
         return [heard for report in self.reports for heard in report.heard.values()]
 
 
-def history(events: list[Event]) -> History | None:
-    """Sort a run's events; None if it never started."""
+def history(events: list[Event]) -> History:
+    """Sort a run's events; raises RunError if it never started."""
     started = next((e for e in events if isinstance(e, Started)), None)
     if started is None:
-        return None
+        raise RunError("the run never started")
     died = [e for e in events if isinstance(e, Died)]
     lost = {e.device for e in died}
     survivors = [device for device in range(len(started.pids)) if device not in lost]

@@ -18,7 +18,7 @@ from node.model import FlatModel, build
 from node.stopwatch import Stopwatch
 from node.train import Trainer
 from node.transport.zmq import Context, ZmqTransport
-from protocol.codec import Layout
+from protocol.air import frame_layout
 from protocol.config import Experiment
 from protocol.frame import HEADER_BYTES
 from protocol.messages import CONSENSUS_SAMPLE, Done, Ready, Report, Welcome
@@ -32,7 +32,7 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
     mine = share(experiment.data, device, experiment.devices, seed=experiment.seed)
     model = build_model(experiment)
     trainer = Trainer(model, mine, experiment.training, seed=experiment.seed, device=device)
-    layout = layout_of(experiment, model)
+    layout = frame_layout(experiment, model.x.numel())
     with ZmqTransport.open(
         context,
         bind,
@@ -98,16 +98,6 @@ def build_model(experiment: Experiment) -> FlatModel:
     """Build the model that every device starts from; raises BadInput if it does not fit the data."""
     dataset = load(experiment.data, experiment.seed)
     return build(experiment.model, dataset.sample_shape, dataset.num_classes, seed=experiment.seed)
-
-
-def layout_of(experiment: Experiment, model: FlatModel) -> Layout:
-    """Lay out a frame of this model; packets carry a CRC unless the channel is ideal."""
-    return Layout(
-        experiment.codec.kind,
-        model.x.numel(),
-        experiment.codec.packet_bytes,
-        checked=experiment.radio.scheme != "ideal",
-    )
 
 
 def consensus_sample(seed: int, num_values: int) -> torch.Tensor:

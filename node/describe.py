@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from node.agent import build_model, layout_of
+from node.agent import build_model
 from node.data import load, parts
 from protocol.config import Experiment
 from protocol.messages import Description
@@ -12,12 +12,8 @@ def describe(experiment: Experiment) -> Description:
     """Build the model and split the data once, and say what came out; raises BadInput where a run would."""
     dataset = load(experiment.data, experiment.seed)
     model = build_model(experiment)
-    layout = layout_of(experiment, model)
     return Description(
-        num_parameters=layout.num_values,
-        num_packets=layout.num_packets,
-        payload_bytes=layout.payload_bytes,
-        schema_hash=model.schema_hash,
+        num_parameters=model.x.numel(),
         sample_shape=dataset.sample_shape,
         num_train=len(dataset.train_y),
         num_test=len(dataset.test_y),

@@ -10,9 +10,15 @@ import numpy as np
 
 from protocol.channel import Reception, receive
 from protocol.codec import Bytes, Layout
-from protocol.config import Radio
+from protocol.config import Experiment, Radio
 from protocol.link import bit_error_probability, bit_rate_bps, fading_gains
 from protocol.streams import Purpose, stream
+
+
+def frame_layout(experiment: Experiment, num_values: int) -> Layout:
+    """Lay out a frame of num_values parameters; packets carry a CRC unless the channel is ideal."""
+    codec = experiment.codec
+    return Layout(codec.kind, num_values, codec.packet_bytes, checked=experiment.radio.scheme != "ideal")
 
 
 @dataclass(frozen=True)

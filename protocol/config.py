@@ -196,8 +196,8 @@ class Experiment(Section):
                 raise ValueError(f"graph.kind = torus: {n} devices do not fill a grid of two rows or more")
         if graph.kind in ("watts_strogatz", "expander") and graph.degree >= n:
             raise ValueError(f"graph.degree = {graph.degree}: must be below the {n} devices")
-        if graph.kind == "expander" and graph.degree % 2:
-            raise ValueError(f"graph.degree = {graph.degree}: an expander needs an even degree")
+        if graph.kind == "watts_strogatz" and graph.degree % 2:
+            raise ValueError(f"graph.degree = {graph.degree}: watts_strogatz needs an even degree")
         if graph.kind == "edges" and not graph.file:
             raise ValueError("graph.kind = edges: needs graph.file")
         if graph.kind == "star" and graph.weights == "uniform" and n > 2:

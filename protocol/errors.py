@@ -4,6 +4,7 @@ HearsayError
  +-- BadInput      what the user gave cannot be used: one line, exit code 2
  +-- FrameError    bytes from the wire that are no frame of ours: counted and dropped
  +-- RunError      a run could not be started or went wrong: one line, exit code 1
+ +-- Interrupted   the user ended a run before it began: nothing is kept
 """
 
 
@@ -21,3 +22,7 @@ class FrameError(HearsayError):
 
 class RunError(HearsayError):
     """A run could not be started or could not go on."""
+
+
+class Interrupted(HearsayError):
+    """The user ended a run before it began."""

@@ -172,11 +172,6 @@ class Description(Message):
     """`python -m node --describe`: the model and data of an experiment, in one JSON object on stdout."""
 
     num_parameters: int
-    num_packets: int
-    """Radio packets per frame."""
-    payload_bytes: int
-    """Bytes per frame, packet trailers included, header not."""
-    schema_hash: str
     sample_shape: tuple[int, ...]
     num_train: int
     num_test: int

@@ -1,0 +1,43 @@
+# make demo   install, then run the quickstart: eight devices learn together over a radio
+# make test   the whole test suite
+# make check  formatter, linter, types, import contracts
+# make bench  wall-clock benchmarks, each a ratio against a limit measured in the same run
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --constraint constraints.txt
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/node.installed
+	$(BIN)/hearsay run experiments/quickstart.toml
+
+test: $(VENV)/dev.installed
+	$(BIN)/pytest
+
+check: $(VENV)/dev.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/node.installed
+	$(BIN)/python -m benchmarks.channel
+	$(BIN)/python -m benchmarks.rounds
+	$(BIN)/python -m benchmarks.startup
+
+$(VENV)/bin/pip:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Hearsay needs Python 3.11 or newer, this is " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/node.installed: $(VENV)/bin/pip pyproject.toml constraints.txt
+	$(PIP) --editable '.[node]'
+	touch $@
+
+$(VENV)/dev.installed: $(VENV)/bin/pip pyproject.toml constraints.txt
+	$(PIP) --editable '.[node,dev]'
+	touch $@ $(VENV)/node.installed
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,91 @@
+"""Tables that the commands print."""
+
+from collections.abc import Callable
+
+from rich.table import Table
+
+from coordinator.plan import Plan
+from coordinator.summary import Summary
+
+MAX_LINKS = 40
+
+
+def summary_table(summary: Summary) -> Table:
+    """Lay out a run's results, one column for it and one for each run it is compared with."""
+    columns = {"run": summary} | summary.compare
+    table = Table(title=summary.run_id, title_justify="left", min_width=60)
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    rows: dict[str, Callable[[Summary], str]] = {
+        "rounds": lambda s: f"{s.rounds}" + ("" if s.how == "finished" else " (stopped)"),
+        "devices": lambda s: f"{s.devices}" + (f", lost {list(s.devices_lost)}" if s.devices_lost else ""),
+        "test accuracy, mean": lambda s: _number(s.accuracy_mean, ".4f"),
+        "test accuracy, worst device": lambda s: _number(s.accuracy_min, ".4f"),
+        "training loss, mean": lambda s: _number(s.loss_mean, ".4f"),
+        "consensus distance": lambda s: _number(s.consensus_distance, ".4g"),
+        "packets sent": lambda s: f"{s.packets_sent:,}",
+        "packets lost": lambda s: _share(s.packets_lost, s.packets_sent),
+        "bit errors": lambda s: f"{s.bit_errors:,}",
+        "bytes sent": lambda s: f"{s.bytes_sent:,}",
+        "round, median [wall s]": lambda s: _number(s.round_wall_s_p50, ".4f"),
+        "round, 95th percentile [wall s]": lambda s: _number(s.round_wall_s_p95, ".4f"),
+        "start-up [wall s]": lambda s: f"{s.startup_wall_s:.2f}",
+        "whole run [wall s]": lambda s: f"{s.wall_s:.2f}",
+        "whole run [air s]": lambda s: f"{s.air_s:.2f}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, *(value(s) for s in columns.values()))
+    return table
+
+
+def plan_tables(plan: Plan) -> list[Table]:
+    """Lay out what a run would be: totals, samples per class, links."""
+    totals = Table(title=plan.name, title_justify="left", show_header=False, min_width=60)
+    totals.add_column("")
+    totals.add_column("", justify="right")
+    for name, value in (
+        ("devices", f"{plan.devices}"),
+        ("rounds", f"{plan.rounds}"),
+        ("parameters", f"{plan.num_parameters:,}"),
+        ("bytes per frame", f"{plan.bytes_per_frame:,}"),
+        ("radio packets per frame", f"{plan.packets_per_frame:,}"),
+        ("air seconds per frame", f"{plan.airtime_per_frame_s:.4g}"),
+        (
+            "graph",
+            f"{plan.graph_kind}, {len(plan.links)} links, degree {plan.degree_min} to {plan.degree_max}",
+        ),
+        ("weights", plan.weights),
+        ("spectral gap", f"{plan.spectral_gap:.4f}"),
+        ("expected packet loss, mean of links", _number(plan.packet_loss_mean, ".2%")),
+    ):
+        totals.add_row(name, value)
+    samples = Table(title="training samples per class", title_justify="left")
+    samples.add_column("device", justify="right")
+    for label in range(len(plan.samples_per_class[0])):
+        samples.add_column(str(label), justify="right")
+    samples.add_column("all", justify="right")
+    for device, counts in enumerate(plan.samples_per_class):
+        samples.add_row(str(device), *(str(n) if n else "·" for n in counts), str(sum(counts)))
+    links = Table(title="links", title_justify="left")
+    for name in ("link", "distance [m]", "weight", "mean SNR [dB]", "expected packet loss"):
+        links.add_column(name, justify="right")
+    for link in plan.links[:MAX_LINKS]:
+        links.add_row(
+            f"{link.devices[0]} - {link.devices[1]}",
+            f"{link.distance_m:.1f}",
+            f"{link.weight:.3f}",
+            f"{link.mean_snr_db:.1f}",
+            f"{link.packet_loss:.2%}",
+        )
+    if len(plan.links) > MAX_LINKS:
+        links.add_row(f"… {len(plan.links) - MAX_LINKS} more (--json has all)")
+    return [totals, samples, links]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part:,} ({part / whole:.2%})" if whole else "0"

@@ -1,0 +1,325 @@
+"""The digital channel: real flips, real checksums, untouched memory, and the closed form's error rates."""
+
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom, chi2, norm
+from scipy.stats import t as student
+
+from protocol import channel
+from protocol.channel import error_positions, receive
+from protocol.codec import Layout, encode
+from protocol.config import Radio
+from protocol.link import (
+    bit_error_probability,
+    fading_gains,
+    packet_loss_probability,
+    rayleigh_bit_error_probability,
+)
+
+fixed = settings(derandomize=True, deadline=None)
+
+KINDS = ("float32", "float16", "int8")
+layouts = st.builds(
+    Layout,
+    st.sampled_from(KINDS),
+    num_values=st.integers(1, 500),
+    packet_bytes=st.integers(16, 200),
+    checked=st.just(True),
+)
+SHORT_LAST = [Layout(kind, 101, 64, checked=True) for kind in KINDS]
+
+# Es/N0 [dB] at which the bit-error rate is about 0.2, 0.05, 0.01, 0.001 and 0.0001 over AWGN ...
+AWGN_SNRS_DB = {
+    "bpsk": (-4.5, 1.5, 4.5, 7.0, 8.5),
+    "qpsk": (-1.5, 4.5, 7.5, 10.0, 11.5),
+    "qam16": (3.5, 10.5, 14.0, 16.5, 18.0),
+    "qam64": (8.0, 16.0, 19.5, 22.5, 24.5),
+    "qam256": (12.0, 21.0, 25.5, 28.5, 30.0),
+}
+# ... and about 0.2, 0.1, 0.03, 0.01 and 0.002 over Rayleigh fading, where few blocks hold most errors.
+RAYLEIGH_SNRS_DB = {
+    "bpsk": (-2.5, 2.5, 9.0, 14.0, 21.0),
+    "qpsk": (0.5, 5.5, 12.0, 17.0, 24.0),
+    "qam16": (6.0, 11.0, 17.5, 23.0, 30.0),
+    "qam64": (10.5, 16.0, 23.0, 28.0, 35.0),
+    "qam256": (14.5, 20.5, 28.0, 33.0, 40.5),
+}
+AWGN_CELLS = [(modulation, snr_db) for modulation, snrs_db in AWGN_SNRS_DB.items() for snr_db in snrs_db]
+RAYLEIGH_CELLS = [
+    (modulation, snr_db) for modulation, snrs_db in RAYLEIGH_SNRS_DB.items() for snr_db in snrs_db
+]
+CELL_ERROR = 0.01 / (len(AWGN_CELLS) + len(RAYLEIGH_CELLS))
+"""Bonferroni: with this chance of a false alarm in each cell, all cells together have at most 1 %."""
+
+
+def linear(db):
+    return 10 ** (db / 10)
+
+
+def payload_of(layout, seed=1):
+    """Encode a random vector, and make the payload read-only: whoever writes it raises."""
+    rng = np.random.default_rng(seed)
+    payload = np.zeros(layout.payload_bytes, dtype=np.uint8)
+    encode(rng.standard_normal(layout.num_values, dtype=np.float32), layout, payload, rng)
+    payload.flags.writeable = False
+    return payload
+
+
+def on_air(payload, layout, packet):
+    """Return the bytes of one radio packet in the order of docs/wire.md: slice, scale, CRC."""
+    size = {"float32": 4, "float16": 2, "int8": 1}[layout.kind]
+    tail = 8 if layout.kind == "int8" else 4
+    per_packet = (layout.packet_bytes - tail) // size
+    body_bytes = layout.num_values * size
+    raw = payload.tobytes()
+    values = raw[packet * per_packet * size : min((packet + 1) * per_packet * size, body_bytes)]
+    return values + raw[body_bytes + packet * tail : body_bytes + (packet + 1) * tail]
+
+
+def is_intact(packet):
+    return zlib.crc32(packet[:-4]) == int.from_bytes(packet[-4:], "little")
+
+
+def flip(packet, bits):
+    flipped = bytearray(packet)
+    for bit in bits:
+        flipped[bit // 8] ^= 1 << bit % 8
+    return bytes(flipped)
+
+
+def only(packet, layout):
+    """Make bit-error rates that surely touch one packet, and no other."""
+    ber = np.zeros(layout.num_packets)
+    ber[packet] = 0.5
+    return ber
+
+
+@fixed
+@given(layouts, st.sampled_from([0.0, 1e-4, 1e-3, 1e-2, 0.5]), st.sampled_from([2000, 2**20]), st.integers(0))
+def test_verdicts_equal_checking_every_packet_of_a_flipped_copy(layout, ber, group_bytes, seed):
+    payload, flips = payload_of(layout), []
+
+    def recorded(counts, packet_bits, rng):
+        owner, bit = error_positions(counts, packet_bits, rng)
+        flips.extend(zip(owner + len({packet for packet, _ in flips}), bit, strict=True))
+        return owner, bit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(channel, "_GROUP_BYTES", group_bytes)  # small: one packet or a few at a time
+        patch.setattr(channel, "error_positions", recorded)
+        reception = receive(payload, layout, np.full(layout.num_packets, ber), np.random.default_rng(seed))
+    counts = np.random.default_rng(seed).binomial(layout.packet_bits, np.full(layout.num_packets, ber))
+    touched = np.flatnonzero(counts)
+    packets = [on_air(payload, layout, packet) for packet in range(layout.num_packets)]
+    for row, packet in enumerate(touched):
+        bits = [bit for owner, bit in flips if owner == row]
+        assert len(bits) == len(set(bits)) == counts[packet]
+        packets[packet] = flip(packets[packet], bits)
+    assert reception.intact.tolist() == [is_intact(packet) for packet in packets]
+    assert reception.bit_errors == counts.sum() == len(flips)
+
+
+@pytest.mark.parametrize("layout", SHORT_LAST, ids=KINDS)
+def test_each_single_flipped_bit_erases_its_packet_alone(layout, monkeypatch):
+    """Slice, scale and CRC alike: a CRC-32 catches every single-bit error."""
+    payload = payload_of(layout)
+    for packet in (0, 1, layout.num_packets - 1):
+        for bit in range(layout.packet_bits[packet]):
+            where = (np.array([0]), np.array([bit]))
+            monkeypatch.setattr(channel, "error_positions", lambda *_, where=where: where)
+            intact = receive(payload, layout, only(packet, layout), np.random.default_rng(1)).intact
+            assert np.flatnonzero(~intact).tolist() == [packet]
+
+
+@pytest.mark.parametrize("layout", SHORT_LAST, ids=KINDS)
+@pytest.mark.parametrize("packet", [0, 1, -1])
+def test_an_error_that_the_checksum_cannot_see_passes_as_in_life(layout, packet, monkeypatch):
+    """Flipping just the bits in which two valid packets differ makes one the other."""
+    packet %= layout.num_packets
+    one, two = (on_air(payload_of(layout, seed), layout, packet) for seed in (1, 2))
+    bits = [bit for bit in range(8 * len(one)) if (one[bit // 8] ^ two[bit // 8]) >> bit % 8 & 1]
+    assert is_intact(flip(one, bits))
+    where = np.zeros(len(bits), dtype=np.int64), np.array(bits)
+    monkeypatch.setattr(channel, "error_positions", lambda *_: where)
+    assert receive(payload_of(layout), layout, only(packet, layout), np.random.default_rng(1)).intact.all()
+    fewer = where[0][:-1], where[1][:-1]
+    monkeypatch.setattr(channel, "error_positions", lambda *_: fewer)
+    assert not receive(payload_of(layout), layout, only(packet, layout), np.random.default_rng(1)).intact[
+        packet
+    ]
+
+
+@pytest.mark.parametrize("layout", SHORT_LAST, ids=KINDS)
+def test_two_links_share_a_buffer_and_neither_writes_it(layout):
+    payload = payload_of(layout)
+    before = payload.tobytes()
+    corrupted = receive(payload, layout, np.full(layout.num_packets, 0.5), np.random.default_rng(1))
+    clean = receive(payload, layout, np.full(layout.num_packets, 1e-9), np.random.default_rng(2))
+    assert not corrupted.intact.any()
+    assert clean.intact.all()
+    assert payload.tobytes() == before
+
+
+def test_links_with_different_seeds_err_differently_and_the_same_seed_errs_the_same():
+    layout = Layout("float32", 5000, 64, checked=True)
+    payload, ber = payload_of(layout), np.full(-(-5000 // 15), 1e-3)
+    one, again, other = (receive(payload, layout, ber, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert np.array_equal(one.intact, again.intact)
+    assert one.bit_errors == again.bit_errors
+    assert not np.array_equal(one.intact, other.intact)
+
+
+def test_without_errors_nothing_is_erased_and_nothing_is_checked(monkeypatch):
+    layout = Layout("int8", 5000, 64, checked=True)
+    payload = payload_of(layout)
+    monkeypatch.delattr(channel, "zlib")
+    monkeypatch.delattr(channel, "error_positions")
+    rng = np.random.default_rng(1)
+    reception = receive(payload, layout, np.zeros(layout.num_packets), rng)
+    assert reception.intact.all()
+    assert reception.bit_errors == 0
+    assert rng.random() == np.random.default_rng(1).random()
+
+
+@pytest.mark.parametrize("packet_bytes", [16, 512, 65_536])
+def test_at_even_odds_everything_is_erased(packet_bytes):
+    layout = Layout("float16", 40_000, packet_bytes, checked=True)
+    reception = receive(
+        payload_of(layout), layout, np.full(layout.num_packets, 0.5), np.random.default_rng(1)
+    )
+    assert not reception.intact.any()
+    num_bits = 8 * layout.payload_bytes
+    low, high = binom.interval(0.99, num_bits, 0.5)
+    assert low <= reception.bit_errors <= high
+
+
+def test_each_packet_has_its_own_rate():
+    layout = Layout("float32", 5000, 64, checked=True)
+    ber = np.where(np.arange(layout.num_packets) % 3 == 0, 0.5, 0.0)
+    intact = receive(payload_of(layout), layout, ber, np.random.default_rng(1)).intact
+    assert np.array_equal(intact, ber == 0)
+
+
+@fixed
+@given(
+    st.lists(st.tuples(st.integers(1, 300), st.floats(0, 1)), min_size=1, max_size=20),
+    st.integers(0, 2**32),
+)
+def test_positions_are_distinct_inside_their_packet_and_as_many_as_asked(packets, seed):
+    packet_bits = np.array([bits for bits, _ in packets])
+    counts = np.array([round(bits * share) for bits, share in packets])
+    owner, bit = error_positions(counts, packet_bits, np.random.default_rng(seed))
+    assert np.bincount(owner, minlength=len(packets)).tolist() == counts.tolist()
+    assert len(set(zip(owner.tolist(), bit.tolist(), strict=True))) == counts.sum()
+    assert np.all((bit >= 0) & (bit < packet_bits[owner]))
+
+
+def chi_square_passes(observed, expected):
+    """Pearson's test at 1 %."""
+    return np.sum((observed - expected) ** 2 / expected) < chi2.isf(0.01, len(observed) - 1)
+
+
+@pytest.mark.parametrize(("count", "packet_bits"), [(1, 40), (2, 6), (3, 5), (4, 6)])
+def test_every_subset_of_positions_is_equally_likely(count, packet_bits):
+    """Rows of one call are independent packets, so each is one draw of a subset."""
+    num_packets = 20_000
+    _, bit = error_positions(
+        np.full(num_packets, count), np.full(num_packets, packet_bits), np.random.default_rng(count)
+    )
+    subsets = np.sum(1 << np.sort(bit.reshape(num_packets, count), axis=1), axis=1)
+    _, observed = np.unique(subsets, return_counts=True)
+    num_subsets = binom.pmf(count, packet_bits, 0.5) * 2**packet_bits
+    assert len(observed) == round(num_subsets)
+    assert chi_square_passes(observed, num_packets / num_subsets)
+
+
+def test_errors_fall_evenly_over_the_bits_of_a_packet():
+    packet_bits, num_packets = 4096, 400
+    counts = np.random.default_rng(1).binomial(packet_bits, 0.1, size=num_packets)
+    _, bit = error_positions(counts, np.full(num_packets, packet_bits), np.random.default_rng(2))
+    observed = np.bincount(bit, minlength=packet_bits)
+    # Without replacement a packet's draws repel each other: the variance is (1 - 0.1) of Poisson's.
+    statistic = np.sum((observed - counts.sum() / packet_bits) ** 2) / (counts.sum() / packet_bits) / 0.9
+    low, high = chi2.interval(0.99, packet_bits - 1)
+    assert low < statistic < high
+
+
+def test_the_number_of_errors_is_binomial():
+    layout = Layout("float32", 3, 16, checked=True)  # one packet of 128 bits
+    payload, ber, num_draws = payload_of(layout), np.array([0.02]), 3000
+    drawn = [
+        receive(payload, layout, ber, np.random.default_rng(seed)).bit_errors for seed in range(num_draws)
+    ]
+    observed = np.bincount(np.minimum(drawn, 7), minlength=8)
+    expected = num_draws * np.append(binom.pmf(np.arange(7), 128, 0.02), binom.sf(6, 128, 0.02))
+    assert chi_square_passes(observed, expected)
+
+
+@pytest.mark.parametrize("ber", [1e-3, 1e-5])
+@pytest.mark.parametrize("packet_bytes", [512, 1500, 65_536])
+def test_memory_stays_well_below_the_payload(ber, packet_bytes):
+    """At most twice the payload is promised; it is under half of one, even where every packet is touched."""
+    layout = Layout("float32", 1_600_000, packet_bytes, checked=True)
+    payload, rates = payload_of(layout), np.full(layout.num_packets, ber)
+    receive(payload, layout, rates, np.random.default_rng(1))  # what is made only once
+    tracemalloc.start()
+    try:
+        receive(payload, layout, rates, np.random.default_rng(1))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < layout.payload_bytes / 2
+
+
+@pytest.mark.parametrize(("modulation", "snr_db"), AWGN_CELLS)
+def test_measured_error_rate_over_awgn(modulation, snr_db):
+    """Errors are independent: the exact binomial interval. About 20,000 errors a cell."""
+    expected = float(bit_error_probability(modulation, np.array([linear(snr_db)]))[0])
+    layout = Layout("float32", round(20_000 / expected / 32), 512, checked=True)
+    ber = bit_error_probability(modulation, np.full(layout.num_packets, linear(snr_db)))
+    rng = np.random.default_rng(AWGN_CELLS.index((modulation, snr_db)))
+    reception = receive(payload_of(layout), layout, ber, rng)
+    num_bits = int(layout.packet_bits.sum())
+    low, high = binom.interval(1 - CELL_ERROR, num_bits, expected)
+    assert low <= reception.bit_errors <= high
+
+
+@pytest.mark.parametrize(("modulation", "snr_db"), RAYLEIGH_CELLS)
+def test_measured_error_rate_over_rayleigh_fading(modulation, snr_db):
+    """Errors in a block share its fade: the interval comes from means of whole, independent blocks.
+
+    A frame is 500 blocks of two packets: the means of the 40 frames are nearly normal even where one
+    block in a hundred holds most errors.
+    """
+    radio = Radio(modulation=modulation, coherence_packets=2)
+    layout = Layout("float32", 7 * 1000, 32, checked=True)
+    cell = RAYLEIGH_CELLS.index((modulation, snr_db))
+    payload, rng = payload_of(layout), np.random.default_rng(cell)
+    means = []
+    for round_ in range(40):
+        gains = fading_gains(radio, seed=cell, round_=round_, pair=(0, 1), num_packets=layout.num_packets)
+        ber = bit_error_probability(modulation, gains * linear(snr_db))
+        means.append(receive(payload, layout, ber, rng).bit_errors / layout.packet_bits.sum())
+    half_width = student.isf(CELL_ERROR / 2, len(means) - 1) * np.std(means, ddof=1) / np.sqrt(len(means))
+    assert abs(np.mean(means) - rayleigh_bit_error_probability(modulation, linear(snr_db))) < half_width
+
+
+@pytest.mark.parametrize("fading", ["none", "rayleigh"])
+@pytest.mark.parametrize("modulation", AWGN_SNRS_DB)
+def test_measured_packet_loss_is_the_predicted_one(fading, modulation):
+    """Packets with a fade each are lost independently: normal interval of a binomial, ten cells."""
+    snr_db = AWGN_SNRS_DB[modulation][3] + (0.0 if fading == "none" else 6.0)
+    radio = Radio(modulation=modulation, fading=fading, coherence_packets=1)
+    layout = Layout("float32", 62 * 4000, 252, checked=True)
+    gains = fading_gains(radio, seed=1, round_=0, pair=(0, 1), num_packets=layout.num_packets)
+    ber = bit_error_probability(modulation, gains * linear(snr_db))
+    lost = 1 - receive(payload_of(layout), layout, ber, np.random.default_rng(3)).intact.mean()
+    expected = packet_loss_probability(radio, snr_db, int(layout.packet_bits[0]))
+    assert 0.1 < expected < 0.97
+    deviation = np.sqrt(expected * (1 - expected) / layout.num_packets)
+    assert abs(lost - expected) < norm.isf(0.01 / 2 / 10) * deviation

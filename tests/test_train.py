@@ -1,0 +1,161 @@
+"""Local learning: what moves, from which samples, and how the test set is counted."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import node.train
+from node.data import Share, share
+from node.model import FlatModel, build
+from node.train import Trainer
+from protocol.config import Data, Model, Training
+
+DATA = Data(dataset="synthetic", num_samples=500, num_features=12, num_classes=4)
+MLP = Model(kind="mlp", hidden=(16,))
+
+
+def trainer_of(training, *, seed=1, device=0, mine=None):
+    """Return a trainer, and the model that it trains."""
+    model = build(MLP, (DATA.num_features,), DATA.num_classes, seed=1)
+    return Trainer(model, mine or share(DATA, 0, 1, seed=1), training, seed=seed, device=device), model
+
+
+def numbered(num_samples):
+    """Make samples that carry their own number, and a model that takes them."""
+    x = torch.arange(num_samples, dtype=torch.float32).reshape(-1, 1)
+    y = torch.arange(num_samples) % 2
+    return Share(x, y, x, y)
+
+
+def batches_seen(num_samples, batch_size, local_rounds, device=0):
+    """Return which samples each step of one round trained on."""
+    model, seen = build(Model(kind="mlp", hidden=()), (1,), 2, seed=1), []
+    model.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten().int().tolist()))
+    training = Training(batch_size=batch_size, local_rounds=local_rounds, learning_rate=1e-3)
+    Trainer(model, numbered(num_samples), training, seed=7, device=device).local_sgd()
+    return seen
+
+
+def test_moves_x_and_only_x():
+    mine = share(DATA, 0, 1, seed=1)
+    trainer, model = trainer_of(Training(local_rounds=3), mine=mine)
+    kept = [tensor.clone() for tensor in (mine.x, mine.y, mine.test_x, mine.test_y)]
+    x, before = model.x, model.x.clone()
+    generator = torch.get_rng_state()
+    trainer.local_sgd()
+    assert model.x is x
+    assert not torch.equal(x, before)
+    assert torch.equal(x, torch.cat([p.reshape(-1) for p in model.module.parameters()]))
+    assert all(map(torch.equal, kept, (mine.x, mine.y, mine.test_x, mine.test_y)))
+    assert torch.equal(generator, torch.get_rng_state())
+
+
+def test_a_step_is_that_of_sgd_in_numpy():
+    """Softmax regression: the gradient of the weights is (softmax(logits) - onehot(y))^T x / batch."""
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_normal((6, 3), dtype=np.float32), np.arange(6) % 2
+    mine = Share(*(torch.from_numpy(array) for array in (x, y, x, y)))
+    model = build(Model(kind="mlp", hidden=()), (3,), 2, seed=1)
+    weight, bias = (p.detach().numpy().astype(np.float64) for p in model.module.parameters())
+    training = Training(local_rounds=1, batch_size=6, learning_rate=0.5, weight_decay=0.1)
+    loss = Trainer(model, mine, training, seed=1, device=0).local_sgd()
+    logits = x @ weight.T + bias
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    error = (softmax - np.eye(2)[y]) / 6
+    moved = [p.detach().numpy() for p in model.module.parameters()]
+    np.testing.assert_allclose(moved[0], weight - 0.5 * (error.T @ x + 0.1 * weight), atol=1e-6)
+    np.testing.assert_allclose(moved[1], bias - 0.5 * (error.sum(axis=0) + 0.1 * bias), atol=1e-6)
+    assert loss == pytest.approx(-np.log(softmax[np.arange(6), y]).mean(), rel=1e-6)
+
+
+def test_returns_the_mean_loss_of_its_steps_and_they_get_better():
+    one, _ = trainer_of(Training(local_rounds=1))
+    three, _ = trainer_of(Training(local_rounds=3))
+    assert three.local_sgd() == pytest.approx(np.mean([one.local_sgd() for _ in range(3)]))
+    many, _ = trainer_of(Training(local_rounds=30))
+    assert many.local_sgd() > many.local_sgd() > 0
+
+
+def test_repeats_per_seed_and_differs_between_devices():
+    training = Training(local_rounds=2)
+    moved = {}
+    for name, seed, device in [("first", 1, 0), ("again", 1, 0), ("seed", 2, 0), ("device", 1, 1)]:
+        trainer, model = trainer_of(training, seed=seed, device=device)
+        trainer.local_sgd()
+        moved[name] = model.x
+    assert torch.equal(moved["first"], moved["again"])
+    assert not torch.equal(moved["first"], moved["seed"])
+    assert not torch.equal(moved["first"], moved["device"])
+
+
+def test_batches_walk_through_the_samples_in_a_fresh_order_per_epoch():
+    seen = batches_seen(num_samples=10, batch_size=3, local_rounds=6)
+    assert [len(batch) for batch in seen] == [3] * 6  # the short rest is left out
+    epochs = [[number for batch in part for number in batch] for part in (seen[:3], seen[3:])]
+    assert all(len(set(epoch)) == 9 for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    assert seen == batches_seen(num_samples=10, batch_size=3, local_rounds=6)
+    assert seen != batches_seen(num_samples=10, batch_size=3, local_rounds=6, device=1)
+
+
+def test_an_epoch_goes_on_from_round_to_round():
+    model, seen = build(Model(kind="mlp", hidden=()), (1,), 2, seed=1), []
+    model.module.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[0].flatten().int().tolist()))
+    trainer = Trainer(model, numbered(12), Training(batch_size=4, local_rounds=1), seed=7, device=0)
+    for _ in range(3):
+        trainer.local_sgd()
+    assert sorted(seen) == list(range(12))
+
+
+def test_a_device_with_fewer_samples_than_a_batch_uses_all_it_has():
+    seen = batches_seen(num_samples=5, batch_size=32, local_rounds=3)
+    assert [sorted(batch) for batch in seen] == [list(range(5))] * 3
+
+
+def test_without_local_rounds_nothing_moves_and_there_is_no_loss():
+    trainer, model = trainer_of(Training(local_rounds=0))
+    before = model.x.clone()
+    assert trainer.local_sgd() is None
+    assert torch.equal(model.x, before)
+
+
+@pytest.mark.parametrize("batch", [7, 100, 1024])
+def test_evaluate_counts_as_numpy_does(batch, monkeypatch):
+    """100 test samples: in many batches with a rest, in exactly one, in one that is too large."""
+    monkeypatch.setattr(node.train, "EVALUATION_BATCH", batch)
+    trainer, model = trainer_of(Training(local_rounds=5))
+    trainer.local_sgd()
+    before = model.x.clone()
+    evaluation = trainer.evaluate()
+    mine = share(DATA, 0, 1, seed=1)
+    with torch.no_grad():
+        logits = model.module(mine.test_x).numpy().astype(np.float64)
+    y = mine.test_y.numpy()
+    assert len(y) == 100
+    accuracy = np.mean(logits.argmax(axis=1) == y)
+    assert 0 < accuracy < 1
+    assert evaluation.accuracy == accuracy
+    log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    assert evaluation.loss == pytest.approx(-log_softmax[np.arange(100), y].mean(), rel=1e-5)
+    assert torch.equal(model.x, before)
+
+
+def test_evaluating_leaves_no_graph_behind():
+    trainer, model = trainer_of(Training(local_rounds=0))
+    trainer.evaluate()
+    assert all(p.grad is None for p in model.module.parameters())
+
+
+def test_trains_whatever_module_it_is_given():
+    """Momentum stays with the device: the second step of a constant gradient is the longer one."""
+    x = torch.zeros(2)
+    module = nn.Linear(1, 2, bias=False)
+    module.weight = nn.Parameter(x.view(2, 1))
+    mine = Share(*(torch.tensor(values) for values in ([[1e-3]], [0], [[1e-3]], [0])))
+    training = Training(local_rounds=1, momentum=0.9, learning_rate=0.1)
+    trainer = Trainer(FlatModel(module, x), mine, training, seed=1, device=0)
+    trainer.local_sgd()
+    first = x.clone()
+    trainer.local_sgd()
+    torch.testing.assert_close(x - first, 1.9 * first, rtol=1e-3, atol=0)
