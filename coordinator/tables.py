@@ -28,11 +28,11 @@ def summary_table(summary: Summary) -> Table:
         "packets lost": lambda s: _share(s.packets_lost, s.packets_sent),
         "bit errors": lambda s: f"{s.bit_errors:,}",
         "bytes sent": lambda s: f"{s.bytes_sent:,}",
-        "round, median [wall s]": lambda s: _number(s.round_wall_s_p50, ".4f"),
-        "round, 95th percentile [wall s]": lambda s: _number(s.round_wall_s_p95, ".4f"),
-        "start-up [wall s]": lambda s: f"{s.startup_wall_s:.2f}",
-        "whole run [wall s]": lambda s: f"{s.wall_s:.2f}",
-        "whole run [air s]": lambda s: f"{s.air_s:.2f}",
+        "round, median (wall s)": lambda s: _number(s.round_wall_s_p50, ".4f"),
+        "round, 95th percentile (wall s)": lambda s: _number(s.round_wall_s_p95, ".4f"),
+        "start-up (wall s)": lambda s: f"{s.startup_wall_s:.2f}",
+        "whole run (wall s)": lambda s: f"{s.wall_s:.2f}",
+        "whole run (air s)": lambda s: f"{s.air_s:.2f}",
     }
     for name, value in rows.items():
         table.add_row(name, *(value(s) for s in columns.values()))
@@ -68,7 +68,7 @@ def plan_tables(plan: Plan) -> list[Table]:
     for device, counts in enumerate(plan.samples_per_class):
         samples.add_row(str(device), *(str(n) if n else "·" for n in counts), str(sum(counts)))
     links = Table(title="links", title_justify="left")
-    for name in ("link", "distance [m]", "weight", "mean SNR [dB]", "expected packet loss"):
+    for name in ("link", "distance (m)", "weight", "mean SNR (dB)", "expected packet loss"):
         links.add_column(name, justify="right")
     for link in plan.links[:MAX_LINKS]:
         links.add_row(

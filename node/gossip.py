@@ -104,6 +104,7 @@ class Gossip:
         hearings: dict[int, _Hearing] = {}
         start_air_s = self.air_s
         reached = self._send_to_all(sent, round_)
+        self._heed(control)
         watch.lap("send")
         deadline = monotonic() + self._experiment.runtime.liveness_wall_s
         in_order = iter(self._neighbours)
@@ -120,11 +121,10 @@ class Gossip:
             watch.lap("wait")
             if delivery is not None:
                 self._take(delivery.peer, delivery.header, delivery.payload)
-            elif monotonic() >= deadline:
+                continue
+            if monotonic() >= deadline:
                 self._inbox.silence()
-            for death in control.news():
-                self._inbox.died(death.device, death.incarnation)
-                self._transport.forget(death.device)
+            self._heed(control)
         self._advance_clock(start_air_s, hearings)
         return self._arrived
 
@@ -163,6 +163,12 @@ class Gossip:
     def _send_to_all(self, sent: Sent, round_: int) -> set[int]:
         header = self._header(Kind.PARAMETERS, round_, len(sent.outgoing.payload))
         return {device for device in self._neighbours if self._transport.send(device, header, sent.outgoing)}
+
+    def _heed(self, control: Control) -> None:
+        """Wait no longer for whoever the coordinator says is dead."""
+        for death in control.news():
+            self._inbox.died(death.device, death.incarnation)
+            self._transport.forget(death.device)
 
     def _take(self, peer: str, header: bytes, payload: Bytes) -> None:
         try:

@@ -24,14 +24,14 @@ def parameters(run):
 
 
 def test_devices_learn_over_a_lossy_radio_and_leave_a_folder(hearsay, small):
-    run = hearsay(small, "rounds=40", "training.local_rounds=2")
+    run = hearsay(small, "rounds=40", "data.num_classes=4", "training.local_rounds=4")
     code, stdout, stderr = run.finish()
     assert code == 0, stderr
     summary = json.loads(stdout)  # exactly one object
     assert summary == json.loads((run.out / "summary.json").read_text())
     assert summary["devices"] == 4
     assert summary["rounds"] == 40
-    assert summary["accuracy_mean"] > 0.7
+    assert summary["accuracy_mean"] > 0.6  # four classes
     assert 0 < summary["packets_lost"] < summary["packets_sent"]
     assert summary["bit_errors"] > 0
     assert summary["frames_missing_wall"] == 0
