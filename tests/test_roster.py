@@ -1,0 +1,184 @@
+"""The roster as a state machine: events in, instructions out, no sockets and no clock."""
+
+import pytest
+
+from coordinator.network import lay_out
+from coordinator.roster import Phase, Roster
+from protocol.config import Experiment, Graph, Runtime
+from protocol.errors import BadInput, RunError
+from protocol.messages import (
+    Bye,
+    Done,
+    Failed,
+    Hello,
+    NeighbourDied,
+    Ready,
+    Refuse,
+    Report,
+    Stages,
+    Start,
+    Stop,
+    Welcome,
+)
+
+STAGES = Stages(train=0, encode=0, send=0, wait=0, air=0, decode=0, mix=0)
+
+
+def roster(devices=4, kind="ring", **sections):
+    experiment = Experiment(devices=devices, rounds=3, graph=Graph(kind=kind), **sections)
+    return Roster(experiment, "run-1", "/nowhere", lay_out(experiment))
+
+
+def ready(device, schema_hash="a"):
+    return Ready(
+        address=f"tcp://host:{device}",
+        schema_hash=schema_hash,
+        num_parameters=10,
+        payload_bytes=40,
+        num_samples=5,
+    )
+
+
+def report(device, round_):
+    return Report(
+        run_id="run-1",
+        device=device,
+        round=round_,
+        loss=1.0,
+        accuracy=None,
+        test_loss=None,
+        bytes_sent=0,
+        heard={},
+        dropped={},
+        air_s=0,
+        wall_s=0,
+        stages_wall_s=STAGES,
+    )
+
+
+def done(device, rounds=3):
+    return Done(run_id="run-1", device=device, rounds=rounds, parameters="")
+
+
+def started(devices=4, kind="ring", **sections):
+    """Return a roster whose devices 0..n-1, at peers b"0".., are all running since 0 s."""
+    it = roster(devices, kind, **sections)
+    for device in range(devices):
+        it.hear(b"%d" % device, Hello(pid=100 + device, host="h"), 0.0)
+    for device in range(devices):
+        it.hear(b"%d" % device, ready(device), 0.0)
+    assert it.phase is Phase.RUNNING
+    return it
+
+
+def said(tells):
+    return [(tell.peer, type(tell.message)) for tell in tells]
+
+
+def test_devices_are_numbered_as_they_come_and_start_when_the_last_is_ready():
+    it = roster(3)
+    for device in range(3):
+        [tell] = it.hear(b"%d" % device, Hello(pid=device, host="h"), 0.0)
+        assert isinstance(tell.message, Welcome)
+        assert tell.message.device == device
+    assert it.hear(b"2", ready(2), 0.0) == []
+    assert it.hear(b"0", ready(0), 0.0) == []
+    tells = it.hear(b"1", ready(1), 0.0)
+    assert said(tells) == [(b"0", Start), (b"1", Start), (b"2", Start)]
+    row = tells[0].message.neighbours
+    assert [n.device for n in row] == [1, 2]
+    assert [n.address for n in row] == ["tcp://host:1", "tcp://host:2"]
+    assert [n.weight for n in row] == pytest.approx([1 / 3, 1 / 3])
+
+
+def test_each_device_is_told_only_its_neighbours_and_isolated_ones_nobody():
+    it = roster(5, "star")
+    for device in range(5):
+        it.hear(b"%d" % device, Hello(pid=device, host="h"), 0.0)
+    for device in range(4):
+        it.hear(b"%d" % device, ready(device), 0.0)
+    tells = it.hear(b"4", ready(4), 0.0)
+    assert [[n.device for n in t.message.neighbours] for t in tells] == [[1, 2, 3, 4], [0], [0], [0], [0]]
+    alone = started(5, "star", aggregation={"scheme": "isolated"})
+    assert alone.phase is Phase.RUNNING
+
+
+def test_the_door_refuses_another_protocol_and_one_device_too_many():
+    it = roster(2, "complete")
+    [tell] = it.hear(b"x", Hello(protocol=99, pid=1, host="h"), 0.0)
+    assert isinstance(tell.message, Refuse)
+    assert "99" in tell.message.reason
+    assert not it.members
+    for device in range(2):
+        it.hear(b"%d" % device, Hello(pid=device, host="h"), 0.0)
+    [tell] = it.hear(b"y", Hello(pid=9, host="h"), 0.0)
+    assert isinstance(tell.message, Refuse)
+    assert "has its 2 devices" in tell.message.reason
+
+
+def test_a_run_does_not_start_on_unequal_models_or_failures():
+    it = roster(2, "complete")
+    for device in range(2):
+        it.hear(b"%d" % device, Hello(pid=device, host="h"), 0.0)
+    it.hear(b"0", ready(0), 0.0)
+    with pytest.raises(RunError, match="different models"):
+        it.hear(b"1", ready(1, schema_hash="b"), 0.0)
+    with pytest.raises(BadInput, match="too few"):
+        it.hear(b"1", Failed(reason="too few samples", bad_input=True), 0.0)
+    with pytest.raises(RunError, match="boom"):
+        it.hear(b"1", Failed(reason="boom"), 0.0)
+    with pytest.raises(RunError, match="before the start"):
+        it.lose(1, "killed")
+
+
+def test_a_death_is_told_to_living_neighbours_once():
+    it = started(4)
+    assert said(it.lose(1, "killed")) == [(b"0", NeighbourDied), (b"2", NeighbourDied)]
+    assert it.lose(1, "killed") == []
+    assert said(it.lose(2, "killed")) == [(b"3", NeighbourDied)]
+    assert it.hear(b"1", report(1, 2), 1.0) == []  # the dead do not report
+    assert it.members[1].rounds == 0
+
+
+def test_the_run_is_over_when_everybody_is_done_or_lost():
+    it = started(3)
+    assert it.hear(b"0", done(0), 1.0) == []
+    it.lose(2, "killed")
+    tells = it.hear(b"1", done(1), 1.0)
+    assert said(tells) == [(b"0", Bye), (b"1", Bye)]
+    assert it.phase is Phase.OVER
+
+
+def test_a_failure_while_running_is_a_death_with_its_reason():
+    it = started(3)
+    assert said(it.hear(b"1", Failed(reason="out of memory"), 1.0)) == [
+        (b"0", NeighbourDied),
+        (b"2", NeighbourDied),
+    ]
+    assert it.members[1].lost == "out of memory"
+    it.lose(0, "x")
+    it.lose(2, "x")
+    assert it.phase is Phase.OVER
+
+
+def test_silence_for_twice_the_liveness_time_is_overdue():
+    it = started(3, runtime=Runtime(liveness_wall_s=10))
+    it.hear(b"0", report(0, 0), 15.0)
+    it.hear(b"1", done(1), 1.0)
+    assert it.overdue(20.0) == []
+    assert it.overdue(20.1) == [2]  # 0 was heard at 15, and nothing more is expected of 1
+    assert it.overdue(35.1) == [0, 2]
+
+
+def test_stop_reaches_whoever_is_active():
+    it = started(3)
+    it.hear(b"1", done(1), 1.0)
+    it.lose(2, "killed")
+    assert said(it.stop()) == [(b"0", Stop)]
+    assert it.stopped
+
+
+def test_strangers_are_ignored():
+    it = started(2, "complete")
+    assert it.hear(b"?", report(0, 7), 1.0) == []
+    assert it.members[0].rounds == 0
