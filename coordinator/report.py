@@ -3,8 +3,8 @@
 Rounds count from 1, as in the live view. Seconds are the host's.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import floor, isfinite, log10
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -16,8 +16,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from coordinator.summary import History
 from protocol.messages import Stages
@@ -45,9 +44,9 @@ INK, PALE, RED = "#333333", "#777777", "#C00000"
 # Better heard is darker, and the palest end stays visible on white paper.
 SNR_COLOURS = LinearSegmentedColormap.from_list("snr", ("#F2B84B", "#4FA69B", "#1B3A6B"))
 LOSS_STYLES: tuple[tuple[float, Dash, str], ...] = (
-    (0.01, "-", "< 1 % lost"),
-    (0.1, (0, (4, 1.5)), "< 10 %"),
-    (float("inf"), (0, (1, 1.2)), "10 % and more"),
+    (0.01, "-", "up to 1 %"),
+    (0.1, (0, (4, 1.5)), "up to 10 %"),
+    (float("inf"), (0, (1, 1.2)), "above 10 %"),
 )
 MAX_POINTS = 800
 """Longer curves are drawn as means of equal blocks of rounds: a panel has no more pixels."""
@@ -63,8 +62,10 @@ class Curve:
     mean: Floats
     low: Floats
     high: Floats
-    not_finite: Mapping[int, int]
-    """Round, from 1 -> how many devices reported NaN or infinity; such values are in no mean."""
+    block: int = 1
+    """Rounds that each point is the mean of."""
+    not_finite: Mapping[int, int] = field(default_factory=dict)
+    """Round -> how many numbers were NaN or infinite, which are in no mean; such rounds only."""
 
 
 @dataclass(frozen=True)
@@ -87,145 +88,167 @@ def draw(runs: Mapping[str, History], path: Path, *, title: str) -> None:
     A reader of the file never sees half of it.
     """
     run = next(iter(runs.values()))
-    figure = Figure(figsize=(14, 8.4), dpi=140, layout="constrained")
-    figure.suptitle(f"{title}\n{headline(run)}", x=0.006, ha="left", fontsize=11, color=INK)
-    panels: list[Axes] = list(figure.subplots(2, 3).flat)
-    draw_accuracy(panels[0], runs)
-    draw_loss(panels[1], runs)
-    draw_consensus(panels[2], runs)
-    draw_packet_loss(panels[3], run)
-    draw_graph(panels[4], run)
-    draw_stages(panels[5], run)
+    figure = Figure(figsize=(14, 8.6), dpi=140, layout="constrained")
+    figure.suptitle(f"{title}\n{headline(run)}", x=0.008, ha="left", fontsize=11, color=INK)
+    # Each row on its own, so that colour bar and legends below do not squeeze the curves above.
+    above, below = figure.subfigures(2, 1, squeeze=False, hspace=0.03).flat
+    accuracy, loss, consensus = above.subplots(1, 3)
+    packets, graph, stages = below.subplots(1, 3)
+    draw_accuracy(accuracy, runs)
+    draw_loss(loss, runs)
+    draw_consensus(consensus, runs)
+    draw_packet_loss(packets, run)
+    draw_graph(graph, run)
+    draw_stages(stages, run)
     partial = path.with_name(f".{path.name}.partial")
     figure.savefig(partial, format="png")
     partial.replace(path)
 
 
 def headline(run: History) -> str:
-    """Say in one line what was run and how it ended."""
+    """Say in one line what was run, how it ended, and what went wrong on the host."""
     rounds = min((run.ended.rounds[device] for device in run.survivors), default=0)
-    lost = f", {_count(len(run.died), 'device')} lost" if run.died else ""
+    faults = sum(heard.missing == "wall" for heard in run.heard())
     return (
         f"{_count(run.num_devices, 'device')}, {_count(len(run.started.edges), 'link')}, "
-        f"{run.started.num_parameters:,} parameters; {run.ended.how} after {_count(rounds, 'round')}{lost}"
+        f"{_count(run.started.num_parameters, 'parameter')}; {run.ended.how} after {_count(rounds, 'round')}"
+        + (f"; {_count(len(run.died), 'device')} lost" if run.died else "")
+        + (f"; {_count(faults, 'frame')} not delivered by the host" if faults else "")
     )
 
 
 def draw_accuracy(axes: Axes, runs: Mapping[str, History]) -> None:
     """Draw test accuracy: the mean over devices, and a band from the worst to the best."""
-    _dress(axes, "test accuracy", "round", "share classified correctly")
-    _draw_curves(axes, {name: over_devices(run, "accuracy") for name, run in runs.items()})
-    _finish_rounds(axes, runs, nothing="no round was evaluated")
+    _dress(axes, "test accuracy", "round", "share classified correctly", aside="mean, worst to best device")
+    curves = {name: over_devices(run, "accuracy") for name, run in runs.items()}
+    _draw_rounds(axes, curves, runs, nothing="no round was evaluated")
 
 
 def draw_loss(axes: Axes, runs: Mapping[str, History]) -> None:
-    """Draw training loss as accuracy is drawn; on a log scale once its mean spans a decade."""
-    _dress(axes, "training loss", "round", "cross-entropy [nat]")
+    """Draw training loss: the mean over devices, and a band from the lowest to the highest."""
+    _dress(axes, "training loss", "round", "cross-entropy [nat]", aside="mean, lowest to highest device")
     curves = {name: over_devices(run, "loss") for name, run in runs.items()}
-    _draw_curves(axes, curves)
-    means = np.concatenate([curve.mean[np.isfinite(curve.mean)] for curve in curves.values()])
-    if means.size and means.min() > 0 and means.max() >= 10 * means.min():
-        axes.set_yscale("log", nonpositive="mask")
+    _draw_rounds(axes, curves, runs, nothing="no round was trained")
+    _log_scale_if_wide(axes, curves)
     broken = next(iter(curves.values())).not_finite
     if broken:
         devices = _count(max(broken.values()), "device")
-        _note(axes, f"no finite number from round {min(broken)} on, on up to {devices}")
-    _finish_rounds(axes, runs, nothing="no round was trained")
+        _aside(axes, f"not finite on up to {devices}, first in round {min(broken)}", RED)
 
 
 def draw_consensus(axes: Axes, runs: Mapping[str, History]) -> None:
-    """Draw the consensus distance, on a log scale unless it is zero throughout."""
-    _dress(axes, "consensus distance", "round", "RMS L2 distance to the mean parameters")
+    """Draw the consensus distance: root mean square over devices, estimated from sampled coordinates."""
+    _dress(
+        axes, "consensus distance", "round", "L2 distance to the mean parameters", aside="RMS over devices"
+    )
     curves = {name: _consensus(run) for name, run in runs.items()}
-    _draw_curves(axes, curves)
-    if any((curve.mean > 0).any() for curve in curves.values()):
-        axes.set_yscale("log", nonpositive="mask")
-    _finish_rounds(axes, runs, nothing="no round was completed")
+    _draw_rounds(axes, curves, runs, nothing="no round was completed")
+    _log_scale_if_wide(axes, curves)
+    broken = next(iter(curves.values())).not_finite
+    if broken:
+        _aside(axes, f"not finite, first in round {min(broken)}", RED)
 
 
 def draw_packet_loss(axes: Axes, run: History) -> None:
     """Draw each link's packet loss over its mean SNR, measured beside expected.
 
     The expectation speaks of packets that fail their CRC. More than those are not mixed where losses
-    are symmetric or frames come late. Links that lost nothing stand at the lower edge.
+    are symmetric or frames come late. Links that lost nothing stand at the lower edge of the log scale.
     """
-    _dress(axes, "packet loss per link", "mean SNR [dB]", "share of packets sent")
+    _dress(
+        axes,
+        "packet loss",
+        "mean SNR of the link [dB]",
+        "share of packets sent [%]",
+        aside="one mark per link",
+    )
     links = sorted(link_losses(run), key=lambda link: link.snr_db)
     if not links:
         _say(axes, "no links: the devices never talk")
         return
-    snr_db, expected, corrupted, lost = np.array(
-        [(link.snr_db, link.expected, link.corrupted, link.lost) for link in links]
+    snr_db, expected, sent, corrupted, lost = np.array(
+        [(link.snr_db, link.expected, link.packets_sent, link.corrupted, link.lost) for link in links]
     ).T
-    most_sent = max(link.packets_sent for link in links)
-    measured = np.concatenate([corrupted, lost])
-    smallest = min([0.5 / max(most_sent, 50), *measured[measured > 0]])
-    bottom = 10.0 ** floor(log10(smallest))
-    axes.set_yscale("log")
-    axes.set_ylim(bottom, 2)
-    axes.plot(snr_db, np.maximum(expected, bottom), color=PALE, linewidth=1.2, label="expected to fail")
-    small = len(links) > 100
-    for shares, label, face, edge, area in (
-        (lost, "not mixed", "none", RUN_STYLES[1][0], 18 if small else 64),
-        (corrupted, "failed CRC", RUN_STYLES[0][0], "white", 6 if small else 30),
+    measured = sent > 0
+    shares = np.concatenate([corrupted[measured], lost[measured]])
+    bottom_percent = 100 * 10.0 ** floor(log10(min([1e-3, *shares[shares > 0]])))
+    weights = sent if measured.any() else np.ones_like(sent)
+    label = f"expected to fail: {_percent(np.average(expected, weights=weights))} of all"
+    axes.plot(snr_db, 100 * expected, color=PALE, linewidth=1.2, label=label, zorder=4)
+    area = 45 if len(links) <= 100 else 16
+    for share, what, face, edge, size in (
+        (lost, "not mixed", "none", INK, 1.6 * area),
+        (corrupted, "failed CRC", RUN_STYLES[0][0], "none", 0.6 * area),
     ):
-        for chosen, marker in ((shares > 0, "o"), (shares == 0, "v")):
+        some = measured & (share > 0)
+        if measured.any():
+            total = np.average(share[measured], weights=sent[measured])
             axes.scatter(
-                snr_db[chosen],
-                np.maximum(shares[chosen], bottom),
-                s=area,
-                marker=marker,
+                snr_db[some],
+                100 * share[some],
+                s=size,
                 facecolors=face,
                 edgecolors=edge,
-                linewidths=1.1 if face == "none" else 0.4,
-                label=label if marker == "o" else None,
-                clip_on=False,
+                label=f"{what}: {_percent(total)} of all",
                 zorder=3,
             )
-    axes.legend(loc="upper right", frameon=False, fontsize=8)
-    clean = np.count_nonzero(lost == 0)
-    if clean:
-        _note(axes, f"{clean} of {_count(len(links), 'link')} lost nothing (at the lower edge)")
+    clean = measured & (lost == 0)
+    if clean.any():
+        label = f"lost nothing: {np.count_nonzero(clean):,} of {_count(len(links), 'link')}"
+        at_the_edge = np.full(np.count_nonzero(clean), bottom_percent)
+        axes.scatter(
+            snr_db[clean], at_the_edge, s=area, marker="v", color=PALE, clip_on=False, label=label, zorder=3
+        )
+    axes.set_yscale("log")
+    axes.set_ylim(bottom_percent, 150)
+    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
 
 
 def draw_graph(axes: Axes, run: History) -> None:
     """Draw devices where they stand; links by mean SNR (colour) and by the share of packets lost (dashes)."""
-    _dress(axes, "graph", "x [m]", "y [m]")
+    links = link_losses(run)
+    _dress(axes, "graph", "x [m]", "y [m]", aside="dashes: packets not mixed" if links else "")
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.08)
     axes.grid(visible=False)
     places_m = np.array(run.started.positions_m)
-    keys = _draw_links(axes, link_losses(run), places_m)
+    keys = _draw_links(axes, links, places_m)
     area = float(np.clip(6000 / run.num_devices, 16, 170))
-    axes.scatter(
-        places_m[:, 0], places_m[:, 1], s=area, color="white", edgecolors=INK, linewidths=1, zorder=3
-    )
+    dead = sorted({death.device for death in run.died})
+    edges = [RED if device in dead else INK for device in range(run.num_devices)]
+    axes.scatter(places_m[:, 0], places_m[:, 1], s=area, color="white", edgecolors=edges, zorder=4)
     if run.num_devices <= MAX_LABELLED:
         for device, (x_m, y_m) in enumerate(places_m):
             axes.annotate(
-                str(device), (x_m, y_m), ha="center", va="center", fontsize=0.55 * area**0.5 + 1, zorder=4
+                str(device),
+                (x_m, y_m),
+                ha="center",
+                va="center_baseline",
+                fontsize=0.55 * area**0.5 + 1,
+                color=edges[device],
+                zorder=5,
             )
-    dead = sorted({death.device for death in run.died})
-    if dead:
+    if dead:  # the arms of the cross stick out from under the number
         axes.scatter(
-            places_m[dead, 0], places_m[dead, 1], s=1.5 * area, marker="x", color=RED, linewidths=2, zorder=5
+            places_m[dead, 0], places_m[dead, 1], s=3 * area, marker="x", color=RED, linewidths=2.5, zorder=3
         )
         keys.append(Line2D([], [], color=RED, marker="x", linestyle="none", label="device lost"))
     if keys:
         axes.legend(
-            handles=keys, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, frameon=False, fontsize=8
+            handles=keys, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4, frameon=False, fontsize=8
         )
 
 
 def draw_stages(axes: Axes, run: History) -> None:
-    """Draw where each device's seconds went: the mean round, one stack of stages per device."""
-    _dress(axes, "where the host's time went", "device", "")
+    """Draw where each device's seconds went: its mean round, evaluation left out, as a stack of stages."""
+    _dress(axes, "host's time per round", "device", "", aside="mean, without evaluation")
     seconds = mean_stages_wall_s(run)
     if not seconds.any():
         _say(axes, "no round was completed")
         return
-    unit, scale = ("wall ms", 1e3) if seconds.sum(axis=0).max() < 1 else ("wall s", 1.0)
-    axes.set_ylabel(f"mean round, evaluation left out [{unit}]")
+    unit, scale = ("ms", 1e3) if seconds.sum(axis=0).max() < 1 else ("s", 1.0)
+    axes.set_ylabel(f"wall time [{unit}]", fontsize=9)
     tops = np.cumsum(seconds * scale, axis=0)
     bottoms = tops - seconds * scale
     # One step line per stage, whatever the number of devices; nan makes the gaps between the bars.
@@ -242,30 +265,32 @@ def draw_stages(axes: Axes, run: History) -> None:
         )
     axes.set_xlim(-0.7, run.num_devices - 0.3)
     axes.set_ylim(0, 1.05 * tops[-1].max())
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16, min_n_ticks=1))
     axes.grid(visible=False, axis="x")
     axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=7, frameon=False, fontsize=8, handlelength=1
+        loc="center left", bbox_to_anchor=(1, 0.5), reverse=True, frameon=False, fontsize=8, handlelength=1
     )
 
 
 def over_devices(run: History, value: Literal["accuracy", "loss"]) -> Curve:
     """Condense what the surviving devices reported (all of them, where none survived).
 
-    Rounds that not all of them reached are left out, unless some never finished one.
+    Rounds that not all of them reached are left out, unless some finished none.
     """
     devices = run.survivors or range(run.num_devices)
     last = {report.device: report.round for report in run.reports}
     complete = min(last.get(device, -1) for device in devices)
-    series = run.series(value, devices)
-    if complete >= 0:
-        series = {round_: values for round_, values in series.items() if round_ <= complete}
-    finite = {round_: [v for v in values if np.isfinite(v)] or [np.nan] for round_, values in series.items()}
-    not_finite = {r + 1: int(np.sum(~np.isfinite(values))) for r, values in series.items()}
+    series = {
+        round_ + 1: np.array(values)
+        for round_, values in run.series(value, devices).items()
+        if round_ <= complete or complete < 0
+    }
+    finite = [values[np.isfinite(values)] for values in series.values()]
+    num_broken = {round_: int(np.sum(~np.isfinite(values))) for round_, values in series.items()}
     return _thin(
-        np.array([r + 1 for r in finite], dtype=float),
-        [np.array([f(v) for v in finite.values()], dtype=float) for f in (np.mean, min, max)],
-        {r: n for r, n in not_finite.items() if n},
+        np.array(list(series), dtype=float),
+        [np.array([f(v) if v.size else np.nan for v in finite]) for f in (np.mean, np.min, np.max)],
+        {round_: number for round_, number in num_broken.items() if number},
     )
 
 
@@ -290,7 +315,7 @@ def link_losses(run: History) -> list[LinkLoss]:
                 expected=edge.packet_loss,
                 packets_sent=num_sent,
                 corrupted=corrupted[link] / num_sent if num_sent else float("nan"),
-                # A neighbour that could not be reached was heard of nothing: lost, but not sent.
+                # What could not even be handed over counts as lost but not as sent.
                 lost=min(lost[link] / num_sent, 1.0) if num_sent else float("nan"),
             )
         )
@@ -302,10 +327,7 @@ def mean_stages_wall_s(run: History) -> Floats:
     spent = np.zeros((run.num_devices, len(Stages.model_fields)))
     rounds = np.zeros((run.num_devices, 1))
     for report in run.reports:
-        stages = report.stages_wall_s
-        spent[report.device] += [
-            stages.train, stages.encode, stages.send, stages.wait, stages.air, stages.decode, stages.mix
-        ]  # fmt: skip
+        spent[report.device] += [seconds for _, seconds in report.stages_wall_s]
         rounds[report.device] += 1
     return (spent / np.maximum(rounds, 1)).T
 
@@ -313,68 +335,56 @@ def mean_stages_wall_s(run: History) -> Floats:
 def _consensus(run: History) -> Curve:
     known = sorted((event.round + 1, event.distance) for event in run.consensus)
     rounds = np.array([round_ for round_, _ in known], dtype=float)
-    distance = np.array([value if isfinite(value) else np.nan for _, value in known], dtype=float)
-    return _thin(rounds, (distance, distance, distance), {})
+    distances = np.array([d if isfinite(d) else np.nan for _, d in known], dtype=float)
+    return _thin(rounds, [distances] * 3, {r: 1 for r, d in known if not isfinite(d)})
 
 
-def _thin(rounds: Floats, values: Iterable[Floats], not_finite: dict[int, int]) -> Curve:
+def _thin(rounds: Floats, values: Sequence[Floats], not_finite: Mapping[int, int]) -> Curve:
     """Average blocks of rounds so that at most MAX_POINTS are left."""
-    block = -(-len(rounds) // MAX_POINTS)
+    block = max(1, -(-len(rounds) // MAX_POINTS))
     if block > 1:
         starts = np.arange(0, len(rounds), block)
         sizes = np.diff([*starts, len(rounds)])
         rounds, *values = (np.add.reduceat(row, starts) / sizes for row in (rounds, *values))
     mean, low, high = values
-    return Curve(rounds, mean, low, high, not_finite)
+    return Curve(rounds, mean, low, high, block, not_finite)
 
 
-def _draw_curves(axes: Axes, curves: Mapping[str, Curve]) -> None:
+def _draw_rounds(
+    axes: Axes, curves: Mapping[str, Curve], runs: Mapping[str, History], *, nothing: str
+) -> None:
+    """Draw curves over rounds, with a legend where there is more than one thing to tell apart."""
+    if not any(curve.rounds.size for curve in curves.values()):
+        _say(axes, nothing)
+        return
+    num_rounds = max(report.round + 1 for run in runs.values() for report in run.reports)
+    pad = max(0.03 * (num_rounds - 1), 0.4)
     for number, (name, curve) in enumerate(curves.items()):
         colour, dash = RUN_STYLES[number % len(RUN_STYLES)]
-        one = len(curve.rounds) == 1
-        # A lone point has no length: its band is a bar, and bars of several runs stand side by side.
-        aside = ScaledTranslation(-number / 12 if one else 0, 0, axes.figure.dpi_scale_trans)
+        lone = len(curve.rounds) == 1
+        # A lone point has no length: its band is a bar, and the bars of several runs stand side by side.
+        x = curve.rounds - (0.5 * pad * number if lone else 0)
         axes.plot(
-            curve.rounds,
+            x,
             curve.mean,
             color=colour,
             linestyle=dash,
-            linewidth=1.6,
-            marker="o" if len(curve.rounds) <= MAX_MARKED else None,
-            markersize=5 if one else 3,
+            linewidth=1.7,
+            marker="o" if len(x) <= MAX_MARKED else None,
+            markersize=5 if lone else 3,
             label=name,
-            transform=axes.transData + aside,
             zorder=3 - 0.1 * number,
         )
-        if one:
-            axes.vlines(
-                curve.rounds,
-                curve.low,
-                curve.high,
-                color=colour,
-                alpha=0.4,
-                linewidth=3,
-                transform=axes.transData + aside,
-            )
+        if lone:
+            axes.vlines(x, curve.low, curve.high, color=colour, alpha=0.4, linewidth=3)
         else:
             shade = 0.22 if number == 0 else 0.1
-            axes.fill_between(curve.rounds, curve.low, curve.high, color=colour, alpha=shade, linewidth=0)
-
-
-def _finish_rounds(axes: Axes, runs: Mapping[str, History], *, nothing: str) -> None:
-    """Give a panel over rounds its limits, legend and deaths, or say that there is nothing."""
-    if not any(np.size(line.get_xdata()) for line in axes.lines):
-        _say(axes, nothing)
-        return
-    run = next(iter(runs.values()))
-    num_rounds = max(report.round + 1 for run in runs.values() for report in run.reports)
-    pad = max(0.03 * (num_rounds - 1), 0.4)
-    axes.set_xlim(1 - pad, num_rounds + pad)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if run.died:
+            axes.fill_between(x, curve.low, curve.high, color=colour, alpha=shade, linewidth=0)
+    died = next(iter(runs.values())).died
+    if died:
         axes.plot(
-            [max(death.rounds, 1) for death in run.died],
-            [0] * len(run.died),
+            [max(death.rounds, 1) for death in died],
+            [0] * len(died),
             transform=axes.get_xaxis_transform(),
             color=RED,
             marker="x",
@@ -382,16 +392,37 @@ def _finish_rounds(axes: Axes, runs: Mapping[str, History], *, nothing: str) -> 
             clip_on=False,
             label="device lost",
         )
-    if len(runs) > 1 or run.died:
+    axes.set_xlim(1 - pad, num_rounds + pad)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    block = max(curve.block for curve in curves.values())
+    if block > 1:
+        axes.set_xlabel(f"round (means of {block})", fontsize=9)
+    if len(runs) > 1 or died:
         axes.legend(frameon=False, fontsize=8)
+
+
+def _log_scale_if_wide(axes: Axes, curves: Mapping[str, Curve]) -> None:
+    """Use a log scale where positive means span a factor of three; a linear one from zero elsewhere."""
+    means = np.concatenate([curve.mean for curve in curves.values()])
+    positive = means[means > 0]
+    if not positive.size or positive.max() < 3 * positive.min():
+        if means.size:
+            axes.set_ylim(bottom=0)
+        return
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    subs = (1.0,) if high > 100 * low else (1.0, 2.0, 3.0, 5.0)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
+    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw_links(axes: Axes, links: list[LinkLoss], places_m: Floats) -> list[Line2D]:
     """Draw the links with their colour bar; return what explains the dashes that occur."""
     if not links:
         return []
-    shares = [link.expected if np.isnan(link.lost) else link.lost for link in links]
-    styles = [next(style for style in LOSS_STYLES if share < style[0]) for share in shares]
+    shares = [link.lost if link.packets_sent else link.expected for link in links]
+    styles = [next(style for style in LOSS_STYLES if share <= style[0]) for share in shares]
     lines = LineCollection(
         [places_m[list(link.devices)] for link in links],
         array=[link.snr_db for link in links],
@@ -400,7 +431,10 @@ def _draw_links(axes: Axes, links: list[LinkLoss], places_m: Floats) -> list[Lin
         linewidths=1.8 if len(links) <= 100 else 1.0,
     )
     axes.add_collection(lines)
-    axes.figure.colorbar(lines, ax=axes, label="mean SNR [dB]", fraction=0.05, pad=0.02)
+    bar = axes.figure.colorbar(lines, ax=axes, fraction=0.04, pad=0.02)
+    bar.set_label("mean SNR [dB]", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
     return [
         Line2D([], [], color=INK, linestyle=dash, label=label)
         for limit, dash, label in LOSS_STYLES
@@ -414,8 +448,9 @@ def _with_gaps(values: Floats) -> Floats:
     return gapped
 
 
-def _dress(axes: Axes, title: str, x: str, y: str) -> None:
+def _dress(axes: Axes, title: str, x: str, y: str, *, aside: str = "") -> None:
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
+    _aside(axes, aside, PALE)
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)
     axes.tick_params(labelsize=8, color=PALE)
@@ -425,15 +460,23 @@ def _dress(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_axisbelow(True)
 
 
+def _aside(axes: Axes, text: str, colour: str) -> None:
+    axes.set_title(text, loc="right", fontsize=8, color=colour)
+
+
 def _say(axes: Axes, text: str) -> None:
-    """Fill an empty panel."""
+    """Fill a panel that has nothing to draw."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=PALE)
 
 
-def _note(axes: Axes, text: str) -> None:
-    axes.text(0.02, 0.03, text, transform=axes.transAxes, fontsize=8, color=PALE)
+def _plain(value: float, _: int | None) -> str:
+    return f"{value:g}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def _count(number: int, noun: str) -> str:

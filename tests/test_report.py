@@ -1,0 +1,578 @@
+"""The picture of a run: what its panels show, panel by panel, and that it is drawn whatever happened."""
+
+import struct
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from coordinator.events import EVENT, Consensus, Died, Edge, Ended, Started
+from coordinator.report import (
+    MAX_LABELLED,
+    MAX_POINTS,
+    RED,
+    draw,
+    draw_accuracy,
+    draw_consensus,
+    draw_graph,
+    draw_loss,
+    draw_packet_loss,
+    draw_stages,
+    headline,
+    link_losses,
+    mean_stages_wall_s,
+    over_devices,
+)
+from coordinator.summary import history
+from protocol.messages import Heard, Report, Stages
+
+STAGES = {
+    "train": 0.05,
+    "encode": 0.001,
+    "send": 0.004,
+    "wait": 0.02,
+    "air": 0.003,
+    "decode": 0.002,
+    "mix": 0,
+}
+
+
+def started(num_devices, edges):
+    return Started(
+        run_id="run",
+        num_parameters=10_026,
+        payload_bytes=40_420,
+        pids=tuple(range(100, 100 + num_devices)),
+        num_samples=(50,) * num_devices,
+        positions_m=tuple((10.0 * d, 7.0 * (d % 5)) for d in range(num_devices)),
+        edges=tuple(
+            Edge(devices=(a, b), weight=0.3, mean_snr_db=snr_db, packet_loss=expected)
+            for a, b, snr_db, expected in edges
+        ),
+        startup_wall_s=1.0,
+    )
+
+
+def report(device, round_, *, loss=1.0, accuracy=0.5, heard=None, stages=STAGES):
+    return Report(
+        run_id="run",
+        device=device,
+        round=round_,
+        loss=loss,
+        accuracy=accuracy,
+        test_loss=None,
+        bytes_sent=0,
+        heard=heard or {},
+        dropped={},
+        air_s=0.0,
+        wall_s=sum(stages.values()),
+        stages_wall_s=Stages(**stages),
+    )
+
+
+def heard(sent=100, corrupted=0, lost=0, missing=""):
+    return Heard(
+        packets_sent=sent, packets_corrupted=corrupted, packets_lost=lost, bit_errors=0, missing=missing
+    )
+
+
+def run_of(num_devices, *, edges=(), reports=(), distances=(), died=None, how="finished"):
+    """Make the history of a run, through its log, so that numbers are what a reader of the log gets."""
+    died = died or {}
+    events = [
+        started(num_devices, edges),
+        *reports,
+        *(Consensus(round=r, distance=d, devices=num_devices) for r, d in enumerate(distances)),
+        *(Died(device=d, rounds=r, reason="killed", wall_s=1.0) for d, r in died.items()),
+        Ended(
+            how=how,
+            rounds=tuple(sum(r.device == d for r in reports) for d in range(num_devices)),
+            wall_s=9.0,
+        ),
+    ]
+    return history([EVENT.validate_json(event.model_dump_json()) for event in events])
+
+
+def usual(num_devices=4, num_rounds=6, *, accuracy_gain=0.0, **changes):
+    """Make a sound run on a ring: device d is 0.01 d^2 better than 0, and loss falls tenfold a round."""
+    edges = [(d, (d + 1) % num_devices, 20.0 + d, 0.2 / (d + 1)) for d in range(num_devices)]
+    reports = [
+        report(
+            d,
+            r,
+            accuracy=0.1 + 0.1 * r + 0.01 * d * d + accuracy_gain,
+            loss=10.0**-r,
+            heard={(d + side) % num_devices: heard(corrupted=10, lost=12) for side in (-1, 1)},
+        )
+        for r in range(num_rounds)
+        for d in range(num_devices)
+    ]
+    distances = [2.0**-r for r in range(num_rounds)]
+    return run_of(num_devices, **({"edges": edges, "reports": reports, "distances": distances} | changes))
+
+
+def panel(draw_panel, what):
+    axes = Figure().add_subplot()
+    draw_panel(axes, what)
+    return axes
+
+
+def legend_of(axes):
+    legend = axes.get_legend()
+    return [] if legend is None else [text.get_text() for text in legend.get_texts()]
+
+
+def texts_of(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def aside_of(axes):
+    return axes.get_title(loc="right")
+
+
+def offsets_of(axes, label):
+    return next(np.asarray(c.get_offsets()) for c in axes.collections if c.get_label().startswith(label))
+
+
+# Panels over rounds
+
+
+def test_accuracy_is_the_mean_in_a_band_from_the_worst_device_to_the_best():
+    axes = panel(draw_accuracy, {"run": usual()})
+    (line,) = axes.lines
+    assert list(line.get_xdata()) == [1, 2, 3, 4, 5, 6]
+    assert line.get_ydata() == pytest.approx([0.135 + 0.1 * r for r in range(6)])
+    (band,) = axes.collections
+    corners = band.get_paths()[0].vertices
+    first_round = corners[corners[:, 0] == 1][:, 1]
+    assert (first_round.min(), first_round.max()) == pytest.approx((0.1, 0.19))
+    assert legend_of(axes) == []
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("round", "share classified correctly")
+
+
+@pytest.mark.parametrize("draw_panel", [draw_accuracy, draw_loss, draw_consensus])
+def test_runs_that_are_compared_lie_beside_the_first_and_are_told_apart_by_more_than_colour(draw_panel):
+    runs = {"run": usual(), "isolated": usual(accuracy_gain=-0.05), "ideal": usual(accuracy_gain=0.1)}
+    axes = panel(draw_panel, runs)
+    assert legend_of(axes) == ["run", "isolated", "ideal"]
+    assert [line.get_label() for line in axes.lines] == ["run", "isolated", "ideal"]
+    assert len({line.get_color() for line in axes.lines}) == 3
+    assert len({line._dash_pattern[1] and tuple(line._dash_pattern[1]) for line in axes.lines}) == 3
+
+
+def test_compared_runs_show_their_own_numbers_and_may_be_shorter():
+    axes = panel(draw_accuracy, {"run": usual(num_rounds=6), "isolated": usual(num_rounds=2)})
+    assert [len(line.get_xdata()) for line in axes.lines] == [6, 2]
+    better = panel(draw_accuracy, {"run": usual(), "ideal": usual(accuracy_gain=0.2)})
+    run, ideal = (line.get_ydata() for line in better.lines)
+    assert ideal - run == pytest.approx(np.full(6, 0.2))
+
+
+def evaluated_last(num_rounds, accuracies):
+    return run_of(
+        len(accuracies),
+        reports=[
+            report(d, r, accuracy=accuracy if r == num_rounds - 1 else None)
+            for r in range(num_rounds)
+            for d, accuracy in enumerate(accuracies)
+        ],
+    )
+
+
+def test_a_single_evaluation_is_a_marked_point_at_its_round_with_a_bar_from_worst_to_best():
+    axes = panel(draw_accuracy, {"run": evaluated_last(20, [0.8, 0.9])})
+    (line,) = axes.lines
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([20], pytest.approx([0.85]))
+    assert line.get_marker() == "o"
+    (bar,) = axes.collections
+    assert bar.get_segments()[0] == pytest.approx(np.array([[20, 0.8], [20, 0.9]]))
+    left, right = axes.get_xlim()
+    assert left < 1
+    assert right > 20
+
+
+def test_single_evaluations_of_compared_runs_do_not_hide_each_other():
+    runs = {name: evaluated_last(20, [0.8, 0.9]) for name in ("run", "isolated", "ideal")}
+    axes = panel(draw_accuracy, runs)
+    places = [line.get_xdata()[0] for line in axes.lines]
+    assert len(set(places)) == 3
+    assert all(19 < place <= 20 for place in places)
+
+
+def test_a_dead_device_counts_in_no_mean_and_its_last_round_is_crossed():
+    reports = [report(d, r, accuracy=0.9 if d else 0.1) for r in range(5) for d in range(3) if d or r < 2]
+    run = run_of(3, reports=reports, distances=[1.0] * 5, died={0: 2})
+    for draw_panel in (draw_accuracy, draw_loss, draw_consensus):
+        axes = panel(draw_panel, {"run": run})
+        line, cross = axes.lines
+        assert len(line.get_xdata()) == 5
+        assert (list(cross.get_xdata()), cross.get_marker(), cross.get_color()) == ([2], "x", RED)
+        assert legend_of(axes) == ["run", "device lost"]
+    assert over_devices(run, "accuracy").mean == pytest.approx(np.full(5, 0.9))
+
+
+def test_where_nobody_survived_the_dead_are_drawn():
+    run = run_of(2, reports=[report(d, r) for r in range(3) for d in range(2)], died={0: 3, 1: 3})
+    assert over_devices(run, "accuracy").mean == pytest.approx(np.full(3, 0.5))
+
+
+def test_rounds_that_not_every_device_reached_are_left_out():
+    stopped = run_of(2, reports=[report(0, 0), report(1, 0), report(0, 1)], how="stopped")
+    assert list(over_devices(stopped, "loss").rounds) == [1]
+    nearly_nothing = run_of(2, reports=[report(0, 0), report(0, 1)], how="stopped")
+    assert list(over_devices(nearly_nothing, "loss").rounds) == [1, 2]
+
+
+def test_a_diverged_device_is_in_no_mean_and_is_told_of():
+    nan, inf = float("nan"), float("inf")
+    reports = [report(d, r, loss=loss) for r, d, loss in [(0, 0, 2), (0, 1, 4), (1, 0, 3), (1, 1, nan)]]
+    axes = panel(
+        draw_loss, {"run": run_of(2, reports=[*reports, report(0, 2, loss=inf), report(1, 2, loss=nan)])}
+    )
+    assert np.array_equal(axes.lines[0].get_ydata(), [3, 3, nan], equal_nan=True)
+    assert aside_of(axes) == "not finite on up to 2 devices, first in round 2"
+    assert aside_of(panel(draw_loss, {"run": usual()})) == "mean, lowest to highest device"
+
+
+def test_a_consensus_distance_that_is_not_finite_leaves_a_gap_and_is_told_of():
+    axes = panel(draw_consensus, {"run": usual(distances=[1.0, float("inf"), float("nan"), 0.5])})
+    assert np.array_equal(axes.lines[0].get_ydata(), [1, np.nan, np.nan, 0.5], equal_nan=True)
+    assert aside_of(axes) == "not finite, first in round 2"
+
+
+def test_losses_that_span_decades_are_on_a_log_scale_with_plain_numbers():
+    axes = panel(draw_loss, {"run": usual()})
+    axes.figure.draw_without_rendering()
+    assert axes.get_yscale() == "log"
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert {"1", "0.1", "0.01"} <= set(labels)
+    assert not any(label.get_text() for label in axes.get_yticklabels(minor=True))
+
+
+def test_a_log_scale_of_less_than_two_decades_still_has_numbers():
+    axes = panel(draw_consensus, {"run": usual(distances=[0.7, 0.4, 0.15])})
+    axes.figure.draw_without_rendering()
+    bottom, top = axes.get_ylim()
+    seen = [t.get_text() for t in axes.get_yticklabels() if bottom <= t.get_position()[1] <= top]
+    assert seen == ["0.2", "0.3", "0.5"]
+    assert not any(label.get_text() for label in axes.get_yticklabels(minor=True))
+
+
+def test_numbers_of_one_size_are_on_a_linear_scale_from_zero():
+    for draw_panel in (draw_loss, draw_consensus):
+        axes = panel(draw_panel, {"run": usual(reports=usual(num_rounds=1).reports, distances=[0.0, 0.0])})
+        assert axes.get_yscale() == "linear"
+        assert axes.get_ylim()[0] == 0
+
+
+def test_a_distance_of_zero_among_others_does_not_stretch_the_log_scale():
+    axes = panel(draw_consensus, {"run": usual(distances=[1.0, 0.1, 0.0])})
+    axes.figure.draw_without_rendering()
+    assert axes.get_yscale() == "log"
+    assert axes.get_ylim()[0] > 0.05
+
+
+def test_more_rounds_than_pixels_are_drawn_as_means_of_blocks_and_say_so():
+    num_rounds = 2 * MAX_POINTS + 1
+    accuracies = np.random.default_rng(5).random(num_rounds).tolist()
+    run = run_of(1, reports=[report(0, r, accuracy=a) for r, a in enumerate(accuracies)])
+    axes = panel(draw_accuracy, {"run": run})
+    x, y = axes.lines[0].get_data()
+    assert len(x) <= MAX_POINTS
+    assert (x[0], x[-1]) == (2, num_rounds - 0.5)
+    assert y[0] == pytest.approx(np.mean(accuracies[:3]))
+    assert y[-1] == pytest.approx(np.mean(accuracies[-2:]))
+    assert axes.lines[0].get_marker() == "None"
+    assert axes.get_xlabel() == "round (means of 3)"
+
+
+def test_a_panel_over_rounds_without_any_says_why():
+    untrained = run_of(2, reports=[report(d, 0, loss=None, accuracy=None) for d in range(2)])
+    for draw_panel, reason in (
+        (draw_accuracy, "no round was evaluated"),
+        (draw_loss, "no round was trained"),
+        (draw_consensus, "no round was completed"),
+    ):
+        axes = panel(draw_panel, {"run": untrained})
+        assert texts_of(axes) == [reason]
+        assert not axes.lines
+
+
+# Packet loss
+
+
+def test_a_link_counts_the_packets_of_both_directions():
+    run = run_of(
+        3,
+        edges=[(1, 0, 20.0, 0.1), (1, 2, 30.0, 0.01)],
+        reports=[
+            report(0, 0, heard={1: heard(sent=50, corrupted=5, lost=10)}),
+            report(1, 0, heard={0: heard(sent=150, corrupted=1, lost=20), 2: heard(sent=100)}),
+            report(0, 1, heard={1: heard(sent=200, corrupted=2, lost=50)}),
+        ],
+    )
+    lossy, clean = link_losses(run)
+    assert (lossy.devices, lossy.packets_sent, lossy.corrupted, lossy.lost) == ((0, 1), 400, 0.02, 0.2)
+    assert (lossy.snr_db, lossy.expected) == (20.0, 0.1)
+    assert (clean.devices, clean.packets_sent, clean.corrupted, clean.lost) == ((1, 2), 100, 0, 0)
+
+
+def test_what_the_dead_did_not_send_is_no_loss_of_the_link():
+    run = run_of(
+        2,
+        edges=[(0, 1, 20.0, 0.1)],
+        reports=[
+            report(0, 0, heard={1: heard(lost=1)}),
+            report(0, 1, heard={1: heard(sent=0, lost=100, missing="dead")}),
+        ],
+        died={1: 1},
+    )
+    assert link_losses(run)[0].lost == 0.01
+
+
+def test_frames_that_were_late_or_never_delivered_are_lost_and_never_more_than_all():
+    late = run_of(
+        2, edges=[(0, 1, 20, 0.1)], reports=[report(0, 0, heard={1: heard(lost=100, missing="air")})]
+    )
+    assert link_losses(late)[0].lost == 1
+    unreached = [
+        report(0, 0, heard={1: heard(sent=0, lost=100, missing="wall")}),
+        report(1, 0, heard={0: heard()}),
+    ]
+    assert link_losses(run_of(2, edges=[(0, 1, 20, 0.1)], reports=[*unreached, unreached[0]]))[0].lost == 1
+
+
+def test_packet_loss_is_drawn_per_link_over_snr_measured_beside_expected():
+    run = run_of(
+        4,
+        edges=[(2, 3, 40.0, 0.0), (0, 1, 10.0, 0.3), (1, 2, 25.0, 0.04)],
+        reports=[
+            report(0, 0, heard={1: heard(sent=200, corrupted=40, lost=72)}),
+            report(1, 0, heard={2: heard(corrupted=0, lost=4)}),
+            report(2, 0, heard={3: heard()}),
+        ],
+    )
+    axes = panel(draw_packet_loss, run)
+    (expected,) = axes.lines
+    assert list(expected.get_xdata()) == [10, 25, 40]
+    assert expected.get_ydata() == pytest.approx([30, 4, 0])
+    assert offsets_of(axes, "failed CRC").tolist() == [[10, 20]]
+    assert offsets_of(axes, "not mixed").tolist() == [[10, 36], [25, 4]]
+    assert offsets_of(axes, "lost nothing") == pytest.approx(np.array([[40, axes.get_ylim()[0]]]))
+    assert legend_of(axes) == [
+        "expected to fail: 16 % of all",
+        "not mixed: 19 % of all",
+        "failed CRC: 10 % of all",
+        "lost nothing: 1 of 3 links",
+    ]
+    assert axes.get_yscale() == "log"
+    assert axes.get_ylim()[0] < 4
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (
+        "mean SNR of the link [dB]",
+        "share of packets sent [%]",
+    )
+
+
+def test_the_smallest_loss_lies_above_the_lower_edge():
+    run = run_of(
+        2,
+        edges=[(0, 1, 50.0, 1e-5)],
+        reports=[report(0, 0, heard={1: heard(sent=10**6, corrupted=3, lost=3)})],
+    )
+    axes = panel(draw_packet_loss, run)
+    assert 0 < axes.get_ylim()[0] < offsets_of(axes, "failed CRC")[0, 1] == pytest.approx(3e-4)
+
+
+def test_over_an_ideal_radio_no_link_lost_anything():
+    silent = {1: heard(), 3: heard()}
+    run = usual(
+        edges=[(0, 1, 20.0, 0.0), (0, 3, 30.0, 0.0)], reports=[report(d, 0, heard=silent) for d in (0, 2)]
+    )
+    axes = panel(draw_packet_loss, run)
+    axes.figure.draw_without_rendering()
+    assert legend_of(axes)[0] == "expected to fail: 0 % of all"
+    assert legend_of(axes)[-1] == "lost nothing: 2 of 2 links"
+    assert offsets_of(axes, "failed CRC").size == 0
+
+
+def test_before_any_report_only_the_expectation_is_drawn():
+    axes = panel(draw_packet_loss, without_reports())
+    assert axes.lines[0].get_ydata() == pytest.approx([20, 10, 20 / 3, 5])
+    assert legend_of(axes) == ["expected to fail: 10.4 % of all"]
+
+
+def test_isolated_devices_have_no_packet_loss():
+    axes = panel(draw_packet_loss, usual(edges=()))
+    assert texts_of(axes) == ["no links: the devices never talk"]
+
+
+# The graph
+
+
+def test_the_graph_has_devices_at_their_places_and_links_by_snr_and_loss():
+    run = run_of(
+        4,
+        edges=[(0, 1, 10.0, 0.3), (1, 2, 25.0, 0.04), (2, 3, 40.0, 0.0), (0, 3, 30.0, 0.05)],
+        reports=[
+            report(0, 0, heard={1: heard(lost=36)}),
+            report(1, 0, heard={2: heard(lost=4)}),
+            report(2, 0, heard={3: heard()}),
+        ],
+    )
+    axes = panel(draw_graph, run)
+    links, places = axes.collections
+    assert list(links.get_array()) == [10, 25, 40, 30]
+    assert links.get_segments()[1].tolist() == [[10, 7], [20, 14]]
+    dashes = [style[1] and tuple(style[1]) for style in links.get_linestyle()]
+    assert len({*dashes[:3]}) == 3
+    assert dashes[2] is None
+    assert dashes[3] == dashes[1]  # nothing was sent on it: as expected
+    assert legend_of(axes) == ["up to 1 %", "up to 10 %", "above 10 %"]
+    assert np.asarray(places.get_offsets()).tolist() == [list(place) for place in run.started.positions_m]
+    assert texts_of(axes) == ["0", "1", "2", "3"]
+    assert [text.xy for text in axes.texts] == list(run.started.positions_m)
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_aspect()) == ("x [m]", "y [m]", 1)
+    bar = next(other for other in axes.figure.axes if other is not axes)
+    assert bar.get_ylabel() == "mean SNR [dB]"
+    assert bar.get_ylim() == (10, 40)
+
+
+def test_dead_devices_are_crossed_out_in_red():
+    run = usual(num_devices=5, died={1: 2, 3: 4})
+    axes = panel(draw_graph, run)
+    crosses = next(c for c in axes.collections if len(c.get_offsets()) == 2)
+    assert np.asarray(crosses.get_offsets()).tolist() == [list(run.started.positions_m[d]) for d in (1, 3)]
+    assert to_hex(crosses.get_edgecolor()[0]) == RED.lower()
+    assert [to_hex(text.get_color()) == RED.lower() for text in axes.texts] == [
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert legend_of(axes)[-1] == "device lost"
+    assert legend_of(panel(draw_graph, usual())) == ["above 10 %"]
+
+
+def test_a_graph_without_links_needs_neither_colour_bar_nor_legend():
+    for run in (usual(edges=()), run_of(1, reports=[report(0, 0)])):
+        axes = panel(draw_graph, run)
+        assert axes.figure.axes == [axes]
+        assert legend_of(axes) == []
+        assert aside_of(axes) == ""
+        assert len(axes.texts) == run.num_devices
+
+
+def test_numbers_are_left_out_where_they_would_cover_the_graph():
+    assert len(panel(draw_graph, run_of(MAX_LABELLED)).texts) == MAX_LABELLED
+    assert not panel(draw_graph, run_of(MAX_LABELLED + 1)).texts
+
+
+# Where the time went
+
+
+def test_stages_are_averaged_over_the_rounds_of_each_device():
+    slow = STAGES | {"train": 0.15, "mix": 0.5}
+    run = run_of(3, reports=[report(0, 0), report(0, 1, stages=slow), report(2, 0)])
+    mean = mean_stages_wall_s(run)
+    assert mean[:, 0] == pytest.approx([0.1, 0.001, 0.004, 0.02, 0.003, 0.002, 0.25])
+    assert mean[:, 1] == pytest.approx(np.zeros(7))
+    assert mean[:, 2] == pytest.approx(list(STAGES.values()))
+
+
+def test_stages_are_stacked_per_device_in_their_order_to_the_whole_round():
+    run = run_of(3, reports=[report(d, 0, stages=STAGES | {"wait": 0.01 * d}) for d in range(3)])
+    axes = panel(draw_stages, run)
+    assert [patch.get_label() for patch in axes.patches] == list(Stages.model_fields)
+    assert len({to_hex(patch.get_facecolor()) for patch in axes.patches}) == 7
+    stacked = np.zeros(3)
+    for patch in axes.patches:
+        tops, edges, bottoms = patch.get_data()
+        assert bottoms[::2] == pytest.approx(stacked)
+        assert np.isnan(tops[1::2]).all()
+        assert edges == pytest.approx([-0.4, 0.4, 0.6, 1.4, 1.6, 2.4])
+        stacked = tops[::2]
+    assert stacked == pytest.approx([60, 70, 80])
+    assert axes.get_ylabel() == "wall time [ms]"
+    assert legend_of(axes) == list(Stages.model_fields)[::-1]
+
+
+def test_long_rounds_are_in_seconds():
+    axes = panel(draw_stages, run_of(1, reports=[report(0, 0, stages=STAGES | {"train": 2.5})]))
+    assert axes.get_ylabel() == "wall time [s]"
+    assert axes.patches[0].get_data().values == pytest.approx([2.5])
+
+
+def test_without_a_round_no_time_went_anywhere():
+    assert texts_of(panel(draw_stages, run_of(2))) == ["no round was completed"]
+
+
+# The whole page
+
+
+def test_the_headline_says_what_was_run_and_what_went_wrong():
+    assert headline(usual()) == "4 devices, 4 links, 10,026 parameters; finished after 6 rounds"
+    fault = {1: heard(lost=100, missing="wall")}
+    reports = [report(0, 0, heard=fault), report(0, 1, heard=fault), report(1, 0)]
+    broken = run_of(2, edges=[(0, 1, 20.0, 0.1)], reports=reports, died={1: 1}, how="stopped")
+    assert headline(broken) == (
+        "2 devices, 1 link, 10,026 parameters; stopped after 2 rounds; 1 device lost; "
+        "2 frames not delivered by the host"
+    )
+
+
+def without_reports(**changes):
+    return usual(reports=(), distances=(), how="stopped", **changes)
+
+
+def diverged():
+    nan = float("nan")
+    return usual(
+        reports=[report(d, r, loss=nan) for r in range(3) for d in range(4)], distances=[nan] * 3, died={2: 1}
+    )
+
+
+PAGES = {
+    "compared": lambda: {"run": usual(), "isolated": usual(edges=()), "ideal": without_reports()},
+    "one device": lambda: {"run": run_of(1, reports=[report(0, r) for r in range(3)], distances=[0.0] * 3)},
+    "one link, no report": lambda: {"run": without_reports(edges=[(0, 1, 20.0, 0.1)])},
+    "all diverged, one dead": lambda: {"run": diverged()},
+    "many devices": lambda: {"run": usual(64, 2)},
+}
+
+
+def global_settings():
+    """Return matplotlib's own, but for the backend: whoever asks for that one loads pyplot."""
+    return {name: mpl.rcParams[name] for name in mpl.rcParams if name != "backend"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_drawn_whatever_happened_and_nothing_else_is_touched(page, tmp_path):
+    settings = global_settings()
+    path = tmp_path / "report.png"
+    path.write_bytes(b"an older report")
+    draw(PAGES[page](), path, title="quickstart-20250101-120000-abcd")
+    image = path.read_bytes()
+    assert image[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", image[16:24]) == (1960, 1204)
+    assert image[-8:-4] == b"IEND"
+    assert list(tmp_path.iterdir()) == [path]
+    assert global_settings() == settings
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_a_page_that_cannot_be_drawn_leaves_the_older_one(tmp_path, monkeypatch):
+    path = tmp_path / "report.png"
+    path.write_bytes(b"an older report")
+
+    def fill_the_disk(figure, partial, **_):
+        partial.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Figure, "savefig", fill_the_disk)
+    with pytest.raises(OSError, match="no space left"):
+        draw({"run": usual()}, path, title="run")
+    assert path.read_bytes() == b"an older report"
