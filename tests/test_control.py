@@ -328,7 +328,11 @@ def test_the_wait_for_bye_ends_when_terminated(joined, terminated):
 
 def test_last_words_leave_after_closing(context, desk, terminated):
     done = Done(run_id="run-1", device=3, rounds=2, parameters="here")
-    with Control.open(context, desk.url, terminated) as control:
-        join(desk, control, WELCOME)
-        control.send(done)
-    assert desk.hear() == (done, [])
+    burden = bytes(20_000_000)  # more than the system takes in at once
+    with ThreadPoolExecutor(1) as pool:
+        with Control.open(context, desk.url, terminated) as control:
+            join(desk, control, WELCOME)
+            control.send(done, burden)
+            control.send(done)
+        heard = pool.submit(lambda: [desk.hear(), desk.hear()])
+        assert heard.result(PATIENCE_S) == [(done, [burden]), (done, [])]

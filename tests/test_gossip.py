@@ -779,6 +779,18 @@ def test_an_acknowledgement_says_which_packets_arrived_first_packet_first():
     assert bits == "".join("1" if ok else "0" for ok in intact).ljust(len(bits), "0")
 
 
+def test_rounding_is_drawn_anew_by_every_device_in_every_round():
+    """Or rounding errors would not average out over neighbours and rounds."""
+    experiment, x = experiment_of(IDEAL, codec="int8"), torch.from_numpy(learned(0, 0))
+
+    def encoded(device, round_):
+        gossip = gossip_of(experiment, complete(4), device, Script())
+        return gossip.encode(x, round_).outgoing.payload.tobytes()
+
+    assert encoded(0, 0) == encoded(0, 0)
+    assert len({encoded(0, 0), encoded(0, 1), encoded(1, 0)}) == 3
+
+
 class Tracker:
     """ZeroMQ's word on whether it is still reading a buffer."""
 
