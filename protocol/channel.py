@@ -54,21 +54,21 @@ def error_positions(counts: Counts, packet_bits: Counts, rng: np.random.Generato
     """Draw distinct bit positions: counts[k] of packet_bits[k], uniformly among all such subsets.
 
     Returns (owner, bit), each of shape (counts.sum(),): the row of the packet and the bit in it.
-    Positions that were drawn before are drawn again until all are distinct, which is sequential
-    sampling without replacement.
+    A position that was drawn before is drawn again until all are distinct, which is sequential
+    sampling without replacement: no position is preferred, hence no subset is.
     """
-    offsets = np.concatenate(([0], np.cumsum(packet_bits)))
-    missing = np.repeat(np.arange(len(counts)), counts)
-    found = np.empty(0, dtype=np.int64)
-    while len(missing):
-        drawn = offsets[missing] + rng.integers(packet_bits[missing])
-        fresh, first = np.unique(drawn, return_index=True)
-        new = first[~np.isin(fresh, found, assume_unique=True)]
-        found = np.concatenate((found, drawn[new]))
-        missing = np.delete(missing, new)
-    found.sort()
-    owner = np.repeat(np.arange(len(counts)), counts)
-    return owner, found - offsets[owner]
+    ends = np.cumsum(packet_bits)
+    starts = ends - packet_bits
+    rows = np.arange(len(counts))
+    found, missing = np.empty(0, dtype=np.int64), counts
+    while missing.any():
+        owner = np.repeat(rows, missing)
+        drawn = starts[owner] + rng.integers(packet_bits[owner])
+        found = np.sort(np.concatenate((found, drawn)))
+        found = found[np.append(True, found[1:] != found[:-1])]
+        missing = counts - np.diff(np.searchsorted(found, ends), prepend=0)
+    owner = np.repeat(rows, counts)
+    return owner, found - starts[owner]
 
 
 def _groups(counts: Counts, layout: Layout) -> Iterator[Counts]:

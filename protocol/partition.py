@@ -75,7 +75,6 @@ def _share_ends(groups: list[Indices], num_devices: int, data: Data, rng: np.ran
     for _ in range(_MAX_DRAWS):
         shares = rng.dirichlet(np.full(num_devices, data.dirichlet_alpha), len(groups))
         ends: Indices = np.rint(np.cumsum(shares, axis=1) * sizes).astype(np.int64)
-        ends[:, -1] = sizes[:, 0]
         smallest = int(np.diff(ends, prepend=0, axis=1).sum(axis=0).min())
         if smallest >= data.min_samples_per_device:
             return ends

@@ -1,5 +1,6 @@
 """The digital channel: real flips, real checksums, untouched memory, and the closed form's error rates."""
 
+import dataclasses
 import tracemalloc
 import zlib
 
@@ -11,6 +12,7 @@ from scipy.stats import binom, chi2, norm
 from scipy.stats import t as student
 
 from protocol import channel
+from protocol.air import Hop, airtime_s, cross
 from protocol.channel import error_positions, receive
 from protocol.codec import Layout, encode
 from protocol.config import Radio
@@ -323,3 +325,49 @@ def test_measured_packet_loss_is_the_predicted_one(fading, modulation):
     assert 0.1 < expected < 0.97
     deviation = np.sqrt(expected * (1 - expected) / layout.num_packets)
     assert abs(lost - expected) < norm.isf(0.01 / 2 / 10) * deviation
+
+
+HOP = Hop(seed=1, round=2, sender=3, receiver=4, mean_snr_db=9)
+
+
+def crossed(radio, hop=HOP):
+    layout = Layout("float32", 5000, 64, checked=True)
+    reception = cross(payload_of(layout), layout, radio, hop)
+    return reception.bit_errors, reception.intact.tolist()
+
+
+def test_a_hop_is_a_pure_function_of_who_when_and_where():
+    radio = Radio(coherence_packets=5)
+    others = [
+        dataclasses.replace(HOP, **{name: getattr(HOP, name) + 1})
+        for name in ("seed", "round", "sender", "receiver", "mean_snr_db", "attempt")
+    ]
+    reverse = dataclasses.replace(HOP, sender=4, receiver=3)
+    assert crossed(radio) == crossed(radio, Hop(1, 2, 3, 4, 9))
+    assert crossed(radio) not in [crossed(radio, other) for other in [*others, reverse]]
+
+
+def test_both_directions_and_every_attempt_meet_the_same_fades():
+    """At a signal at which a packet's fate hangs on its fade, nearly all fare alike both ways."""
+    radio = Radio(coherence_packets=1)
+    one = np.array(crossed(radio)[1])
+    for other in ({"sender": 4, "receiver": 3}, {"attempt": 1}):
+        agree = np.mean(one == np.array(crossed(radio, dataclasses.replace(HOP, **other))[1]))
+        assert agree > 0.8
+    elsewhere = np.array(crossed(radio, dataclasses.replace(HOP, round=3))[1])
+    assert np.mean(one == elsewhere) < 0.7
+
+
+def test_an_ideal_channel_takes_no_time_and_errs_never():
+    layout = Layout("float32", 5000, 64, checked=False)
+    ideal = Radio(scheme="ideal")
+    reception = cross(payload_of(layout), layout, ideal, HOP)
+    assert reception.intact.all()
+    assert reception.bit_errors == 0
+    assert airtime_s(layout, ideal) == 0
+
+
+def test_airtime_by_hand():
+    """127 numbers and a CRC-32 are 512 bytes: two full packets take 8,192 bits at 2 bits a symbol."""
+    layout = Layout("float32", 2 * 127, 512, checked=True)
+    assert airtime_s(layout, Radio(modulation="qpsk", bandwidth_hz=1e6)) == pytest.approx(8192 / 2e6)

@@ -126,7 +126,10 @@ def test_a_long_value_is_not_repeated_in_full(write):
         ({"devices": 8, "graph": {"kind": "torus", "rows": 3}}, "graph.kind = torus: 8 devices do not fill"),
         ({"graph": {"kind": "watts_strogatz", "degree": 8}}, "graph.degree = 8: must be below the 8 devices"),
         ({"graph": {"kind": "expander", "degree": 9}}, "graph.degree = 9: must be below the 8 devices"),
-        ({"graph": {"kind": "expander", "degree": 3}}, "graph.degree = 3: an expander needs an even degree"),
+        (
+            {"graph": {"kind": "watts_strogatz", "degree": 3}},
+            "graph.degree = 3: watts_strogatz needs an even",
+        ),
         ({"graph": {"kind": "edges"}}, "graph.kind = edges: needs graph.file"),
         ({"graph": {"kind": "star", "weights": "uniform"}}, "graph.weights = uniform: needs a regular graph"),
         ({"data": {"dataset": "synthetic"}}, "model.kind = cnn: synthetic samples are no images"),

@@ -1,9 +1,12 @@
 """Frames and control messages: what is ours comes through unchanged, anything else is refused by name."""
 
+import dataclasses
 import json
 import math
+import re
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -16,6 +19,8 @@ from protocol.errors import FrameError
 from protocol.frame import HEADER_BYTES, MAGIC, VERSION, Header, Kind, run_number, shape_of, unpack
 
 fixed = settings(derandomize=True, deadline=None)
+
+WIRE = Path(__file__).parents[1] / "docs" / "wire.md"
 
 uint8, uint32, uint64 = (st.integers(0, 2**bits - 1) for bits in (8, 32, 64))
 headers = st.builds(
@@ -34,7 +39,7 @@ headers = st.builds(
     payload_bytes=uint32,
     air_s=st.floats(0, allow_infinity=False),
 )
-GOOD = Header(Kind.PARAMETERS, 2**63 + 1, 1, 2, 3, 4, 5, 1, 1, 100_000, 512, 403_000, 1.25)
+GOOD = Header(Kind.PARAMETERS, 2**63 + 1, 6, 7, 8, 9, 5, 2, 1, 100_000, 512, 403_000, 1.25)
 
 
 def with_crc(fields):
@@ -51,18 +56,23 @@ def test_header_round_trip(header):
 
 
 def test_header_lies_as_the_byte_table_says():
-    """Offsets of docs/wire.md, read with int.from_bytes alone."""
-    packed = GOOD.pack()
-
-    def number(start, stop):
-        return int.from_bytes(packed[start:stop], "little")
-
-    assert (packed[0:4], HEADER_BYTES) == (b"HSAY", 60)
-    assert [packed[at] for at in (4, 5, 6, 7)] == [VERSION, 1, 1, 1]
-    assert number(8, 16) == 2**63 + 1
-    assert [number(at, at + 4) for at in range(16, 48, 4)] == [1, 2, 3, 4, 5, 100_000, 512, 403_000]
-    assert struct.unpack("<d", packed[48:56]) == (1.25,)
-    assert number(56, 60) == zlib.crc32(packed[:56])
+    """The table of docs/wire.md is read and used as it stands there."""
+    table = re.findall(r"^\| (\d+) \| (\d+) \| (\w+) \| (.+?) \|", WIRE.read_text(), re.MULTILINE)
+    packed, end, fields = GOOD.pack(), 0, {}
+    for offset, num_bytes, kind, name in table:
+        assert int(offset) == end
+        end += int(num_bytes)
+        part = packed[int(offset) : end]
+        if kind.startswith("uint"):
+            assert kind == f"uint{8 * int(num_bytes)}"
+            fields[name] = int.from_bytes(part, "little")
+        else:
+            fields[name] = struct.unpack("<d", part)[0] if kind == "float64" else part
+    assert end == HEADER_BYTES
+    assert fields.pop("magic") == b"HSAY"
+    assert fields.pop("version") == VERSION
+    assert fields.pop("header CRC") == zlib.crc32(packed[:-4])
+    assert fields == dataclasses.asdict(GOOD)
 
 
 @fixed
@@ -159,7 +169,7 @@ FROM_DEVICE = [
         round=2,
         loss=0.5,
         accuracy=None,
-        test_loss=None,
+        test_loss=math.inf,
         bytes_sent=3,
         heard={4: HEARD},
         dropped={"5: stale round": 6},

@@ -111,6 +111,15 @@ def test_shards_give_a_device_few_labels(shards_per_device):
     # A shard of 100 or 50 samples cut from 10 sorted runs of 100 lies within one label.
     assert all(len(np.unique(labels[part])) <= shards_per_device for part in parts)
     assert {len(part) for part in parts} == {100}
+    dealt = [partition(labels, 10, split, seed=seed)[0] for seed in range(5)]
+    assert len({tuple(np.unique(labels[part])) for part in dealt}) > 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_which_samples_of_a_label_go_where_is_random(kind):
+    """Of one label in file order, each share must reach over the whole file, not be a run of it."""
+    parts = partition(np.zeros(1000, dtype=np.int64), 5, Data(partition=kind, dirichlet_alpha=5), seed=1)
+    assert min(part[-1] - part[0] for part in parts) > 800
 
 
 def test_min_samples_per_device_is_honoured_by_redrawing():
