@@ -30,13 +30,19 @@ def main() -> None:
         print(json.dumps({"environment": environment(), "cases": results}))
         return
     print(environment())
-    print(f"{'case':>15} {'floor [ms]':>11} {'hearsay [ms]':>13} {'ratio':>6} {'means':>6} {'floor/bare':>11}")
+    columns = ("devices", "params", "floor [ms]", "hearsay [ms]", "ratio", "means", "floor/bare")
+    print("  ".join(columns))
     for row in results:
-        print(
-            f"{row['devices']:>7} x {row['params']:>5} {1e3 * row['floor_round_wall_s']:>11.2f} "
-            f"{1e3 * row['round_wall_s']:>13.2f} {row['ratio']:>6.2f} {row['ratio_of_means']:>6.2f} "
-            f"{row['floor_over_parts']:>11.2f}"
+        cells = (
+            f"{row['devices']}",
+            f"{row['params']}",
+            f"{1e3 * row['floor_round_wall_s']:.2f}",
+            f"{1e3 * row['round_wall_s']:.2f}",
+            f"{row['ratio']:.2f}",
+            f"{row['ratio_of_means']:.2f}",
+            f"{row['floor_over_parts']:.2f}",
         )
+        print("  ".join(cell.rjust(len(name)) for cell, name in zip(cells, columns, strict=True)))
     print("ratio: of the median rounds; means: of whole run / rounds, reports and start included")
 
 

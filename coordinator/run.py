@@ -14,10 +14,9 @@ import zmq
 from coordinator.interrupt import Interrupt
 from coordinator.launch.local import LocalProcesses
 from coordinator.network import lay_out
-from coordinator.report import draw
 from coordinator.roster import Roster
 from coordinator.server import Server, View, control_socket
-from coordinator.store import REPORT, SUMMARY, RunFolder, read_events
+from coordinator.store import REPORT, SUMMARY, RunFolder, read_events, write_whole
 from coordinator.summary import History, Summary, history, summarise
 from protocol.config import Experiment
 from protocol.errors import BadInput, Interrupted
@@ -75,7 +74,9 @@ def run_and_compare(
         update={"compare": {name: outcome.summary for name, outcome in others.items()}}
     )
     histories = {"run": first.history} | {name: outcome.history for name, outcome in others.items()}
-    (first.folder / SUMMARY).write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_whole(first.folder / SUMMARY, summary.model_dump_json(indent=2) + "\n")
+    from coordinator.report import draw  # matplotlib takes 0.3 s to import: after the run, not before it
+
     draw(histories, first.folder / REPORT, title=summary.run_id)
     return summary
 
@@ -100,7 +101,7 @@ def run(experiment: Experiment, out: Path | None, watch: Watch, interrupt: Inter
             Server(socket, roster, folder, view, launched_s=launched_s).serve(processes, interrupt)
         events = history(read_events(folder.path))
         summary = summarise(events, experiment, folder.parameters(), folder.path)
-        folder.write(SUMMARY, summary.model_dump_json(indent=2) + "\n")
+        write_whole(folder.path / SUMMARY, summary.model_dump_json(indent=2) + "\n")
         return Outcome(summary, events, folder.path)
 
 

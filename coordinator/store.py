@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from coordinator.events import EVENT, Event
 from protocol.config import Experiment
 from protocol.errors import BadInput, Interrupted
-from protocol.experiment_file import dump, load
+from protocol.experiment_file import dump
 from protocol.messages import Message
 
 EVENTS = "events.jsonl"
@@ -75,12 +75,6 @@ class RunFolder:
         """Return the devices' final parameters that are there, in device order."""
         return sorted(self.path.glob("device-*.safetensors"), key=lambda p: int(p.stem.rpartition("-")[2]))
 
-    def write(self, name: str, text: str) -> None:
-        """Write one of the folder's files; a reader never sees half of it."""
-        partial = self.path / f".{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.rename(self.path / name)
-
     def _tidy(self) -> None:
         """Remove the devices' log files that stayed empty."""
         for log in self.logs.glob("*.log"):
@@ -107,9 +101,11 @@ def read_events(path: Path) -> list[Event]:
     return events
 
 
-def read_experiment(path: Path) -> Experiment:
-    """Read the resolved experiment of a run."""
-    return load(path / EXPERIMENT)
+def write_whole(file: Path, text: str) -> None:
+    """Write a file of which a reader never sees half."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.rename(file)
 
 
 def git_revision() -> str:

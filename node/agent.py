@@ -61,7 +61,8 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
             for round_ in range(experiment.rounds):
                 watch.restart()
                 control.check()
-                loss = trainer.local_sgd()
+                # Back after a stop, a device that trained at its neighbours' speed would never reach them.
+                loss = None if gossip.is_behind(round_) else trainer.local_sgd()
                 watch.lap("train")
                 sent = gossip.encode(x, round_)
                 watch.lap("encode")

@@ -60,8 +60,6 @@ class Control:
     @contextmanager
     def open(cls, context: Context, url: str, terminated: threading.Event) -> "Iterator[Control]":
         """Connect to a coordinator; `terminated` is set from outside when this process should leave."""
-        if not url.startswith("tcp://"):
-            raise BadInput(f"--coordinator {url}: not an address; use tcp://HOST:PORT")
         dealer: Socket = context.socket(zmq.DEALER)
         dealer.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         dealer.set(zmq.HEARTBEAT_TIMEOUT, SILENT_MS)
@@ -72,10 +70,8 @@ class Control:
             terminated,
         )
         try:
-            dealer.connect(url)
+            _connect(dealer, url)
             yield control
-        except zmq.ZMQError as error:
-            raise BadInput(f"--coordinator {url}: {error}; use tcp://HOST:PORT") from error
         finally:
             linger_s = 0.0 if control.absent else FLUSH_WALL_S
             dealer.disable_monitor()
@@ -181,3 +177,13 @@ class Control:
                 return from_coordinator(self.socket.recv_multipart()[0])
             except FrameError as error:
                 raise RunError(f"{self._url} does not speak protocol {PROTOCOL_VERSION}: {error}") from error
+
+
+def _connect(dealer: Socket, url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme != "tcp" or not parts.hostname or not parts.port:
+            raise ValueError("not an address")
+        dealer.connect(url)
+    except (ValueError, zmq.ZMQError) as error:
+        raise BadInput(f"--coordinator {url}: {error}; use tcp://HOST:PORT") from error

@@ -106,7 +106,11 @@ class Gossip:
         reached = self._send_to_all(sent, round_)
         self._heed(control)
         watch.lap("send")
+        next_look = monotonic() + SLICE_WALL_S
         deadline = monotonic() + self._experiment.runtime.liveness_wall_s
+        # Whoever was silent may be back: its frames count though nobody waits for them.
+        while monotonic() < deadline and (delivery := self._transport.receive(0)) is not None:
+            self._take(delivery.peer, delivery.header, delivery.payload)
         in_order = iter(self._neighbours)
         turn = next(in_order, None)
         while True:
@@ -119,14 +123,20 @@ class Gossip:
                 break
             delivery = self._transport.receive(min(deadline - monotonic(), SLICE_WALL_S))
             watch.lap("wait")
+            now = monotonic()
             if delivery is not None:
                 self._take(delivery.peer, delivery.header, delivery.payload)
-                continue
-            if monotonic() >= deadline:
+            if delivery is None or now >= next_look:  # however much arrives, the coordinator is heard
+                self._heed(control)
+                next_look = now + SLICE_WALL_S
+            if now >= deadline:
                 self._inbox.silence()
-            self._heed(control)
         self._advance_clock(start_air_s, hearings)
         return self._arrived
+
+    def is_behind(self, round_: int) -> bool:
+        """Say whether a living neighbour has gone beyond this round, so that there is no time to train."""
+        return self._inbox.is_behind(round_)
 
     def bytes_sent(self) -> int:
         """Bytes handed to the socket since the last call, headers included."""
@@ -167,8 +177,8 @@ class Gossip:
     def _heed(self, control: Control) -> None:
         """Wait no longer for whoever the coordinator says is dead."""
         for death in control.news():
-            self._inbox.died(death.device, death.incarnation)
-            self._transport.forget(death.device)
+            if self._inbox.died(death.device, death.incarnation):
+                self._transport.forget(death.device)
 
     def _take(self, peer: str, header: bytes, payload: Bytes) -> None:
         try:

@@ -53,6 +53,8 @@ class _Sender:
     silent: bool = False
     round: int = -1
     """Newest round heard of it."""
+    missed: int = -1
+    """Newest round of which a frame came too early to be kept: nothing more of it is waited for."""
     frames: dict[tuple[int, Kind], Frame] = field(default_factory=dict)
 
 
@@ -94,15 +96,21 @@ class Inbox:
         """Return a neighbour's frame of this round, if it is in."""
         return self._senders[device].frames.get((self.round, kind))
 
-    def died(self, device: int, incarnation: int) -> None:
-        """Stop waiting for this life of a neighbour."""
+    def died(self, device: int, incarnation: int) -> bool:
+        """Stop waiting for a neighbour; False if the life that ended is not its present one."""
         sender = self._senders.get(device)
-        if sender and sender.incarnation == incarnation:
-            sender.dead = True
+        if sender is None or sender.incarnation != incarnation:
+            return False
+        sender.dead = True
+        return True
 
     def is_dead(self, device: int) -> bool:
         """Say whether a neighbour is known to be dead."""
         return self._senders[device].dead
+
+    def is_behind(self, round_: int) -> bool:
+        """Say whether a living neighbour has been heard from a later round: without faults none can be."""
+        return any(sender.round > round_ and not sender.dead for sender in self._senders.values())
 
     def silence(self) -> list[int]:
         """Give up on whoever is still waited for: each costs one deadline once, until it is heard again."""
@@ -118,7 +126,7 @@ class Inbox:
     def may_come(self, device: int) -> bool:
         """Say whether a frame of this round is still missing from a neighbour that may yet send it."""
         sender = self._senders[device]
-        if sender.dead or sender.silent or sender.round > self.round:
+        if sender.dead or sender.silent or sender.round > self.round or sender.missed >= self.round:
             return False
         return any((self.round, kind) not in sender.frames for kind in self._kinds)
 
@@ -138,9 +146,11 @@ class Inbox:
         if shape != expected.shape or header.payload_bytes != size or len(frame.payload) != size:
             return Verdict.SHAPE
         if header.round < self.round:
+            if header.round == self.round - 1:  # one step behind: waited for once, it is in step again
+                sender.silent = False
             return Verdict.STALE
         if header.round > self.round + self.ROUNDS_AHEAD:
-            sender.round = max(sender.round, header.round)  # it has left this round behind
+            sender.round = sender.missed = max(sender.round, header.round)  # it has left this round behind
             return Verdict.TOO_EARLY
         if (header.round, header.kind) in sender.frames:
             return Verdict.DUPLICATE

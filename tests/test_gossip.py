@@ -819,3 +819,29 @@ def test_an_exchange_charges_its_seconds_to_its_own_stages():
     assert stages["decode"] > 0
     assert (stages["train"], stages["encode"], stages["mix"]) == (0, 0, 0)  # the agent's, not the exchange's
     assert watch.wall_s == pytest.approx(sum(stages.values()))
+
+
+@RADIOS
+def test_a_neighbour_that_was_silent_is_waited_for_when_it_is_back(ether, radio):
+    """It stalls for three deadlines, then catches up: it trains in no time, the other takes a second."""
+    experiment, weights, ours = experiment_of(radio, devices=2), complete(2), ether(2)
+    ports, num_rounds = [Port(ours, device) for device in range(2)], 100
+
+    def program(device):
+        gossip = gossip_of(experiment, weights, device, ports[device])
+
+        def train(round_):
+            if device == 0:
+                ports[0].stall(1.0)
+            elif round_ == 0:
+                ports[1].stall(3 * LIVENESS_WALL_S)
+
+        return lambda: live(gossip, device, range(num_rounds), before_round=train)
+
+    pasts = ours.run({device: program(device) for device in range(2)})
+    missing = {device: [heard[1 - device].missing for heard in past.heard] for device, past in pasts.items()}
+    assert missing[0][0] == "wall"
+    for said in missing.values():
+        assert set(said) <= {"", "wall"}
+        assert set(said[-num_rounds // 2 :]) == {""}
+    assert ours.wall_s == LIVENESS_WALL_S + num_rounds  # one deadline once, then only training

@@ -272,3 +272,13 @@ def test_whatever_happens_the_dead_and_the_silent_are_not_waited_for(happened):
         for device in NEIGHBOURS:
             missing = [kind for kind in BOTH if inbox.get(device, kind) is None]
             assert missing or not inbox.may_come(device)
+
+
+def test_a_device_is_behind_when_a_living_neighbour_is_beyond_its_round():
+    inbox = inbox_at(ROUND)
+    assert not inbox.is_behind(ROUND)
+    inbox.feed(frame(round_=ROUND + 1))
+    assert inbox.is_behind(ROUND)
+    assert not inbox.is_behind(ROUND + 1)
+    assert inbox.died(1, NEIGHBOURS[1])
+    assert not inbox.is_behind(ROUND)
