@@ -22,7 +22,7 @@ check: $(VENV)/dev.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/node.installed
+bench: $(VENV)/dev.installed
 	$(BIN)/python -m benchmarks.channel
 	$(BIN)/python -m benchmarks.rounds
 	$(BIN)/python -m benchmarks.startup

@@ -20,7 +20,7 @@ class ConsensusMeter:
 
     def __init__(self, num_devices: int, num_values: int) -> None:
         self._living = set(range(num_devices))
-        self._num_values = num_values
+        self.num_values = num_values
         self._samples: dict[int, dict[int, Float32s]] = {}
 
     def add(self, round_: int, device: int, sample: Float32s) -> list[tuple[int, float, int]]:
@@ -39,7 +39,7 @@ class ConsensusMeter:
             samples = self._samples[round_]
             if self._living <= samples.keys():
                 x = np.stack([samples[device] for device in sorted(samples)]).astype(np.float64)
-                scale = self._num_values / x.shape[1]
+                scale = self.num_values / x.shape[1]
                 squares = ((x - x.mean(axis=0)) ** 2).sum(axis=1)
                 done.append((round_, sqrt(scale * squares.mean()), len(samples)))
                 del self._samples[round_]

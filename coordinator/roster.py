@@ -95,12 +95,16 @@ class Roster:
         match message:
             case Ready():
                 member.ready = message
-                return self._start_if_all_are_ready()
+                return self._start_if_all_are_ready(now_s)
             case Report():
                 member.rounds = message.round + 1
                 return []
             case Done():
-                member.done, member.rounds = True, message.rounds
+                member.rounds = message.rounds
+                if message.rounds < self.experiment.rounds and not self.stopped:
+                    bye = Tell(peer, Bye())
+                    return [bye, *self.lose(member.device, f"left after {message.rounds} rounds")]
+                member.done = True
                 return self._end_if_nobody_is_active()
             case Failed():
                 if self.phase is Phase.GATHERING:
@@ -132,6 +136,8 @@ class Roster:
 
     def overdue(self, now_s: float) -> list[int]:
         """Return the devices silent for twice the liveness time, long after their neighbours gave up."""
+        if self.phase is not Phase.RUNNING:
+            return []  # gathering has a deadline of its own
         limit_s = 2 * self.experiment.runtime.liveness_wall_s
         return [m.device for m in self.members if m.active and now_s - m.last_heard_s > limit_s]
 
@@ -159,13 +165,15 @@ class Roster:
         )
         return [Tell(peer, welcome)]
 
-    def _start_if_all_are_ready(self) -> list[Tell]:
+    def _start_if_all_are_ready(self, now_s: float) -> list[Tell]:
         ready = [m.ready for m in self.members if m.ready is not None]
         if len(ready) < self.experiment.devices:
             return []
         if len({r.schema_hash for r in ready}) > 1:
             raise RunError("the devices built different models; are all of the same version?")
         self.phase = Phase.RUNNING
+        for member in self.members:
+            member.last_heard_s = now_s
         return [Tell(m.peer, Start(neighbours=self._row(m.device))) for m in self.members]
 
     def _row(self, device: int) -> tuple[Neighbour, ...]:

@@ -99,10 +99,10 @@ def run(experiment: Experiment, out: Path | None, watch: Watch, interrupt: Inter
         ):
             roster = Roster(experiment, folder.run_id, str(folder.path), network)
             Server(socket, roster, folder, view, launched_s=launched_s).serve(processes, interrupt)
-        events = history(read_events(folder.path))
-        summary = summarise(events, experiment, folder.parameters(), folder.path)
-        write_whole(folder.path / SUMMARY, summary.model_dump_json(indent=2) + "\n")
-        return Outcome(summary, events, folder.path)
+    events = history(read_events(folder.path))
+    summary = summarise(events, experiment, folder.parameters(), folder.path)
+    write_whole(folder.path / SUMMARY, summary.model_dump_json(indent=2) + "\n")
+    return Outcome(summary, events, folder.path)
 
 
 def variant(experiment: Experiment, name: str) -> Experiment:

@@ -11,10 +11,10 @@ import zmq
 from coordinator.consensus import ConsensusMeter
 from coordinator.events import Consensus, Died, Edge, Ended, Event, Started
 from coordinator.interrupt import Interrupt
-from coordinator.roster import Phase, Roster, Tell
+from coordinator.roster import Member, Phase, Roster, Tell
 from coordinator.store import RunFolder
 from protocol.errors import BadInput, FrameError, Interrupted, RunError
-from protocol.messages import Refuse, Report, from_device, pack
+from protocol.messages import CONSENSUS_SAMPLE, Refuse, Report, from_device, pack
 
 Socket: TypeAlias = "zmq.Socket[bytes]"
 
@@ -22,6 +22,7 @@ POLL_WALL_S = 0.2
 """No wait is longer than this without a look at deaths, deadlines and signals."""
 FAREWELL_WALL_S = 1.0
 """How long the last messages may take to leave."""
+STOP_AGAIN_WALL_S = 1.0
 STOP_WALL_S = 10.0
 """How long devices have to write their parameters after they were told to stop."""
 
@@ -67,15 +68,16 @@ class Server:
     def serve(self, processes: Processes, interrupt: Interrupt) -> None:
         """Go on until every device is done, lost, or did not stop in time.
 
-        Raises BadInput or RunError if the run cannot start, RunError if no device is left.
+        Raises BadInput or RunError if the run cannot start, Interrupted if somebody ended it before
+        that, RunError if no device is left.
         """
         join_deadline = self._launched_s + self._roster.experiment.runtime.join_wall_s
-        stop_deadline = float("inf")
+        stop_deadline, next_stop_s = float("inf"), 0.0
         while self._roster.phase is not Phase.OVER:
             self._listen(processes.sentinels)
             for pid, how in processes.deaths():
+                self._listen([])  # its last words say more than its exit code
                 if self._roster.phase is Phase.GATHERING:
-                    self._listen([])  # its last words say more than its exit code
                     raise RunError(f"a device's process ended before the start ({how}); see {self._logs}")
                 for member in self._roster.at(pid):
                     self._lose(member.device, how)
@@ -85,12 +87,15 @@ class Server:
                 processes.kill(self._roster.members[device].pid)
             if interrupt.count and self._roster.phase is Phase.GATHERING:
                 raise Interrupted
-            if interrupt.count and not self._roster.stopped:
+            if interrupt.count and now_s >= next_stop_s:
+                # Said again until heard: a connection that is just being replaced loses what is sent into it.
                 self._tell(self._roster.stop())
-                stop_deadline = now_s + STOP_WALL_S
+                stop_deadline = min(stop_deadline, now_s + STOP_WALL_S)
+                next_stop_s = now_s + STOP_AGAIN_WALL_S
             if interrupt.count > 1 or now_s > stop_deadline:
-                for member in self._roster.members:
+                for member in [m for m in self._roster.members if m.active]:
                     processes.kill(member.pid)
+                    self._lose(member.device, "did not stop in time")
                 break
             if self._roster.phase is Phase.GATHERING and now_s > join_deadline:
                 raise RunError(self._who_is_missing())
@@ -124,6 +129,9 @@ class Server:
         gathering = self._roster.phase is Phase.GATHERING
         member = self._roster.member(peer)
         lost_before = member is not None and bool(member.lost)
+        if member is not None and isinstance(message, Report) and not self._is_own(member, message, parts):
+            self._lose(member.device, "sent a report that is not its own")
+            return
         self._tell(self._roster.hear(peer, message, monotonic()))
         if gathering and self._roster.phase is Phase.RUNNING:
             self._start()
@@ -134,9 +142,18 @@ class Server:
         elif isinstance(message, Report):
             self._folder.append(parts[0])
             self._view.show(message)
-            if len(parts) > 1:
-                sample = np.frombuffer(parts[1], dtype="<f4")
-                self._note_consensus(self._meter.add(message.round, member.device, sample))
+            sample = np.frombuffer(parts[1], dtype="<f4")
+            self._note_consensus(self._meter.add(message.round, member.device, sample))
+
+    def _is_own(self, member: Member, report: Report, parts: list[bytes]) -> bool:
+        """Say whether a report speaks for its sender and carries the sample that was agreed."""
+        sample_bytes = 4 * min(CONSENSUS_SAMPLE, self._meter.num_values)
+        return (
+            report.run_id == self._roster.run_id
+            and report.device == member.device
+            and len(parts) == 2
+            and len(parts[1]) == sample_bytes
+        )
 
     def _start(self) -> None:
         self._started_s = monotonic()
@@ -217,10 +234,12 @@ def control_socket(context: "zmq.Context[zmq.Socket[bytes]]", bind: str) -> Iter
     """Open the ROUTER that devices connect to; yield it and its URL. Raises BadInput if that fails."""
     socket: Socket = context.socket(zmq.ROUTER)
     socket.set(zmq.LINGER, round(FAREWELL_WALL_S * 1000))
+    socket.set(zmq.ROUTER_HANDOVER, 1)  # a device that comes back under its name takes its old place
     try:
-        socket.bind(bind)
+        try:
+            socket.bind(bind)
+        except zmq.ZMQError as error:
+            raise BadInput(f"{bind}: cannot listen there ({error.strerror})") from error
         yield socket, socket.get_string(zmq.LAST_ENDPOINT)
-    except zmq.ZMQError as error:
-        raise BadInput(f"--bind {bind}: {error.strerror}") from error
     finally:
         socket.close()

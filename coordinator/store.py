@@ -43,8 +43,9 @@ class RunFolder:
         """
         run_id = f"{experiment.name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         path = (out or Path("runs") / run_id).resolve()
+        was_there = path.is_dir()
         try:
-            if path.is_dir() and any(path.iterdir()):
+            if was_there and any(path.iterdir()):
                 raise BadInput(f"--out {path}: the folder is not empty; name one that is new")
             (path / LOGS).mkdir(parents=True)
             comments = (f"hearsay {version('hearsay')}, git {git_revision()}", f"run {run_id}")
@@ -56,6 +57,8 @@ class RunFolder:
             yield folder
         except (BadInput, Interrupted):
             shutil.rmtree(path)
+            if was_there:
+                path.mkdir()
             raise
         finally:
             os.close(folder._log)

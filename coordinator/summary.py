@@ -28,6 +28,8 @@ class Summary(BaseModel):
     """Folder of the run."""
     how: Literal["finished", "stopped"]
     """Whether all rounds were run, or somebody stopped it."""
+    transport: str
+    """What carried the frames; seconds over `memory` are bound by the interpreter lock."""
     devices: int
     """Devices that began."""
     devices_lost: tuple[int, ...]
@@ -57,7 +59,7 @@ class Summary(BaseModel):
     packets_sent: int
     """Radio packets sent, counted once for each neighbour they were sent to."""
     packets_lost: int
-    """Radio packets that were not mixed, for whatever reason."""
+    """Radio packets lost to the air: corrupted in either direction, or too late by the model's clock."""
     packets_corrupted: int
     """Radio packets that failed their CRC."""
     bit_errors: int
@@ -69,7 +71,7 @@ class Summary(BaseModel):
     frames_missing_dead: int
     """Frames of neighbours that had died."""
     frames_dropped: int
-    """Frames refused at the door (truncated, oversized, of another run, version or epoch, ...)."""
+    """Frames refused at the door (truncated, of a wrong size, of another run, version or epoch, ...)."""
     air_s: float
     """Modelled seconds of the run: the slowest surviving device's clock."""
     pids: tuple[int, ...]
@@ -139,6 +141,7 @@ def summarise(run: History, experiment: Experiment, parameters: list[Path], run_
         run_id=run.started.run_id,
         run_dir=str(run_dir),
         how=run.ended.how,
+        transport=experiment.transport.kind,
         devices=experiment.devices,
         devices_lost=tuple(sorted(e.device for e in run.died)),
         rounds=min((run.ended.rounds[device] for device in run.survivors), default=0),

@@ -13,7 +13,8 @@ MAX_LINKS = 40
 def summary_table(summary: Summary) -> Table:
     """Lay out a run's results, one column for it and one for each run it is compared with."""
     columns = {"run": summary} | summary.compare
-    table = Table(title=summary.run_id, title_justify="left", min_width=60)
+    caption = "seconds are bound by the interpreter lock" if summary.transport == "memory" else None
+    table = Table(title=summary.run_id, title_justify="left", min_width=60, caption=caption)
     table.add_column("")
     for name in columns:
         table.add_column(name, justify="right")

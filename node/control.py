@@ -5,6 +5,7 @@ a silent host by ZeroMQ's heartbeats), so a device that is busy training misses 
 """
 
 import os
+import secrets
 import socket
 import threading
 from collections.abc import Iterator
@@ -61,6 +62,8 @@ class Control:
     def open(cls, context: Context, url: str, terminated: threading.Event) -> "Iterator[Control]":
         """Connect to a coordinator; `terminated` is set from outside when this process should leave."""
         dealer: Socket = context.socket(zmq.DEALER)
+        # Its own name, so that the coordinator knows it again after the connection was lost for a while.
+        dealer.set(zmq.ROUTING_ID, secrets.token_bytes(8).replace(b"\0", b"\1"))
         dealer.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         dealer.set(zmq.HEARTBEAT_TIMEOUT, SILENT_MS)
         control = cls(
@@ -92,9 +95,12 @@ class Control:
     def own_address(self) -> str:
         """Return the address of this host on the route to the coordinator; neighbours reach it there."""
         target = urlsplit(self._url)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # UDP: connecting sends nothing
-            probe.connect((target.hostname or "127.0.0.1", target.port or 1))
-            address: str = probe.getsockname()[0]
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # UDP: connecting sends nothing
+                probe.connect((target.hostname or "", target.port or 1))
+                address: str = probe.getsockname()[0]
+        except OSError as error:
+            raise RunError(f"no IPv4 route to the coordinator at {self._url}: {error}") from error
         return address
 
     def join(self, wait_wall_s: float) -> Welcome:

@@ -233,7 +233,7 @@ class Gossip:
         self.heard[device] = Heard(
             packets_sent=num_packets if device in reached else 0,
             packets_corrupted=0 if hearing is None else hearing.packets_corrupted,
-            packets_lost=num_packets - (0 if mixed is None else int(np.count_nonzero(mixed))),
+            packets_lost=0 if mixed is None else num_packets - int(np.count_nonzero(mixed)),
             bit_errors=0 if hearing is None else hearing.bit_errors,
             missing=missing,
         )

@@ -39,7 +39,8 @@ def receive(payload: Bytes, layout: Layout, ber: Floats, rng: np.random.Generato
 
     Only touched packets are checked: an untouched one is what its sender checksummed (the tests
     compare with checking all). The verdict is the real CRC-32 over really flipped bytes, so an error
-    that the checksum misses (about 1 in 2^32) passes here as it would in life.
+    that the checksum misses (about 1 in 2^32) passes as intact, as it would in life; what is then mixed
+    are the bytes as sent.
     """
     assert layout.checked
     counts = rng.binomial(layout.packet_bits, ber)

@@ -150,14 +150,14 @@ class Transport(Section):
     kind: Literal["zmq", "memory"] = "zmq"
     """ZeroMQ over TCP, one process per device; or all devices as threads of one process."""
     queue_bytes: Annotated[int, Field(ge=65_536, le=2**40)] = 32 * 2**20
-    """Bound on what may wait between a device and one neighbour; never less than four frames."""
+    """Bound on what may wait at each end of a link; never less than four frames."""
 
 
 class Runtime(Section):
     """The host that runs the devices: real seconds and threads."""
 
     liveness_wall_s: Annotated[float, Field(gt=0, le=86_400)] = 30.0
-    """Silence after which a neighbour counts as dead on this host's clock."""
+    """Silence on the host's clock after which a neighbour is not waited for; after twice this it is lost."""
     coordinator_grace_s: Annotated[float, Field(ge=0)] = 5.0
     """How long a device goes on without the coordinator; inf: to the end of the run."""
     join_wall_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0

@@ -5,6 +5,7 @@ HearsayError
  +-- FrameError    bytes from the wire that are no frame of ours: counted and dropped
  +-- RunError      a run could not be started or went wrong: one line, exit code 1
  +-- Interrupted   the user ended a run before it began: nothing is kept
+ +-- Leave         (node/control.py) a device breaks off its round and goes
 """
 
 

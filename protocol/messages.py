@@ -82,8 +82,9 @@ class Start(Message):
 class Heard(Message):
     """What passed between a device and one neighbour in one round.
 
-    `packets_corrupted` failed their CRC here; `packets_lost` of the neighbour's packets were not mixed,
-    for whatever reason: corrupted here or there (when losses are symmetric), late, or never arrived.
+    `packets_corrupted` failed their CRC here; `packets_lost` of the neighbour's packets were not mixed
+    because of the air: corrupted here or there (when losses are symmetric), or late by the model's clock.
+    A frame that is missing as `wall` or `dead` is counted as that and not in packets.
     """
 
     packets_sent: int
@@ -91,7 +92,7 @@ class Heard(Message):
     packets_lost: int
     bit_errors: int
     missing: Literal["", "air", "wall", "dead"] = ""
-    """Why nothing of it was mixed: late by the model's clock, silent on the host's, or dead."""
+    """Why nothing was mixed: late by the model's clock; silent on the host's, or gone on without us; dead."""
 
 
 class Stages(Message):
@@ -114,7 +115,7 @@ class Report(Message):
     device: NonNegativeInt
     round: NonNegativeInt
     loss: float | None
-    """Mean training loss of the local rounds; absent without a local round."""
+    """Mean training loss of the local rounds; absent without one, as while catching up with neighbours."""
     accuracy: float | None
     """Share of the test set classified correctly; absent where this round was not evaluated."""
     test_loss: float | None

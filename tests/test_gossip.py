@@ -478,7 +478,7 @@ def test_a_neighbour_that_never_sends_costs_one_deadline_once(ether, radio):
     for device, past in pasts.items():
         for heard in past.heard:
             assert heard[1].missing == "wall"
-            assert (heard[1].packets_lost, heard[1].packets_corrupted) == (layout.num_packets, 0)
+            assert (heard[1].packets_lost, heard[1].packets_corrupted) == (0, 0)  # counted as a frame
             assert heard[1].packets_sent == layout.num_packets  # it may yet return
             assert heard[2 - device].missing == ""
     # Its mass is simply missing: rows still sum to 1, and the two others mix with their own weights.
@@ -517,7 +517,7 @@ def test_a_death_ends_the_wait_at_once(ether, radio):
     layout = frame_layout(experiment, NUM_VALUES)
     for device, past in pasts.items():
         assert [heard[1].missing for heard in past.heard] == ["dead"] * 3
-        assert [heard[1].packets_lost for heard in past.heard] == [layout.num_packets] * 3
+        assert [heard[1].packets_lost for heard in past.heard] == [0] * 3
         assert [heard[1].packets_sent for heard in past.heard] == [layout.num_packets, 0, 0]
         assert [heard[2 - device].missing for heard in past.heard] == [""] * 3
 
@@ -581,7 +581,7 @@ def test_a_refused_frame_is_not_counted_as_sent(ether):
     assert pasts[0].heard[0][1].packets_sent == 0
     assert pasts[1].heard[0][0].packets_sent == num_packets
     for device, past in pasts.items():  # neither counts the other: the mean is kept
-        assert past.heard[0][1 - device].packets_lost == num_packets
+        assert past.heard[0][1 - device].packets_lost == 0
         assert past.heard[0][1 - device].missing == "wall"
         assert np.array_equal(past.x[0], learned(device, 0))
 

@@ -161,6 +161,27 @@ def test_a_failure_while_running_is_a_death_with_its_reason():
     assert it.phase is Phase.OVER
 
 
+def test_a_device_that_leaves_early_is_lost_unless_all_were_told_to_stop():
+    it = started(3)
+    tells = it.hear(b"1", done(1, rounds=2), 1.0)
+    assert said(tells) == [(b"1", Bye), (b"0", NeighbourDied), (b"2", NeighbourDied)]
+    assert it.members[1].lost == "left after 2 rounds"
+    it.stop()
+    assert it.hear(b"0", done(0, rounds=1), 1.0) == []
+    assert it.members[0].done
+
+
+def test_gathering_has_a_deadline_of_its_own():
+    it = roster(2, "complete", runtime=Runtime(liveness_wall_s=1))
+    it.hear(b"0", Hello(pid=1, host="h"), 0.0)
+    it.hear(b"0", ready(0), 0.0)
+    assert it.overdue(100.0) == []
+    it.hear(b"1", Hello(pid=2, host="h"), 100.0)
+    it.hear(b"1", ready(1), 100.0)
+    assert it.phase is Phase.RUNNING
+    assert it.overdue(101.0) == []  # the wait for the others was no silence
+
+
 def test_silence_for_twice_the_liveness_time_is_overdue():
     it = started(3, runtime=Runtime(liveness_wall_s=10))
     it.hear(b"0", report(0, 0), 15.0)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import psutil
 import pytest
 from conftest import alive, session, wait_until
 from safetensors.numpy import load_file
@@ -246,3 +247,54 @@ def test_a_device_that_comes_back_from_a_stop_is_heard_again(hearsay, small):
     assert summary["devices_lost"] == []
     skipped = [r for r in run.events("report") if r["loss"] is None]
     assert {r["device"] for r in skipped} == {1}  # it did not train until it had caught up
+
+
+def test_devices_are_known_again_when_the_coordinator_was_away(hearsay, small):
+    # Long enough for heartbeats to cut the connections, short enough for nobody to be given up.
+    run = hearsay(small, LONG, "runtime.coordinator_grace_s=100", "runtime.liveness_wall_s=30")
+    run.wait_for_round(3)
+    os.kill(run.process.pid, signal.SIGSTOP)
+    connections = psutil.Process(run.pids()[0])
+    control = next(c for c in connections.net_connections() if c.raddr and _listens(run.process.pid, c.raddr))
+    wait_until(lambda: not any(c.laddr == control.laddr for c in connections.net_connections()))
+    os.kill(run.process.pid, signal.SIGCONT)
+    seen = max(r["round"] for r in run.events("report"))
+    run.wait_until(
+        lambda: {r["device"] for r in run.events("report") if r["round"] > seen + 5} == {0, 1, 2, 3}
+    )
+    run.process.send_signal(signal.SIGINT)
+    code, stdout, stderr = run.finish()
+    assert code == 130, stderr
+    assert json.loads(stdout)["devices_lost"] == []
+
+
+def _listens(pid, address):
+    return any(c.laddr == address and c.status == "LISTEN" for c in psutil.Process(pid).net_connections())
+
+
+def test_a_device_that_is_told_to_leave_is_lost_at_once(hearsay, small):
+    run = hearsay(small, "rounds=600", "graph.kind=complete")
+    pids = run.wait_for_round(3)
+    os.kill(pids[2], signal.SIGTERM)
+    code, stdout, stderr = run.finish()
+    assert code == 0, stderr
+    summary = json.loads(stdout)
+    assert summary["devices_lost"] == [2]
+    assert summary["frames_missing_wall"] == 0
+    [died] = run.events("died")
+    assert died["reason"].startswith("left after ")
+    assert (run.out / "device-2.safetensors").exists()
+
+
+def test_a_run_ends_although_a_device_does_not_stop(hearsay, small):
+    run = hearsay(small, LONG)
+    pids = run.wait_for_round(3)
+    os.kill(pids[1], signal.SIGSTOP)
+    run.process.send_signal(signal.SIGINT)
+    run.wait_until(lambda: len(list(run.out.glob("device-*.safetensors"))) == 3)
+    run.process.send_signal(signal.SIGINT)  # a second one does not wait
+    code, stdout, stderr = run.finish()
+    assert code == 130, stderr
+    assert json.loads(stdout)["devices_lost"] == [1]
+    assert run.events("died")[0]["reason"] == "did not stop in time"
+    wait_until(lambda: not session(run.process))

@@ -165,6 +165,13 @@ def test_nothing_is_left_of_a_folder_whose_run_never_began(tmp_path, fault):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_that_the_user_had_made_stays(tmp_path):
+    with pytest.raises(Interrupted), RunFolder.create(Experiment(), tmp_path):
+        raise Interrupted
+    assert tmp_path.is_dir()
+    assert not list(tmp_path.iterdir())
+
+
 def fail_after_a_log_was_written(path):
     with RunFolder.create(Experiment(), path) as folder:
         (folder.logs / "process-0.log").write_text("why")

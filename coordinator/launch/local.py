@@ -27,8 +27,6 @@ class LocalProcesses:
     def __init__(self) -> None:
         self._processes: list[ForkServerProcess] = []
         self._buried: set[int] = set()
-        self.killed: list[int] = []
-        """Processes that did not leave by themselves and had to be killed."""
 
     @classmethod
     @contextmanager
@@ -40,8 +38,8 @@ class LocalProcesses:
         context.set_forkserver_preload([*PRELOAD, *preload])
         processes = cls()
         try:
-            for number in range(num_processes):
-                process = context.Process(target=become_node, args=(url, str(logs / f"process-{number}.log")))
+            for _ in range(num_processes):
+                process = context.Process(target=become_node, args=(url, str(logs)))
                 process.start()
                 processes._processes.append(process)
             yield processes
@@ -72,16 +70,15 @@ class LocalProcesses:
             process.join(max(0.0, deadline - monotonic()))
         for process in self._processes:
             if process.is_alive():
-                self.killed.append(process.pid or 0)
                 process.kill()
         for process in self._processes:
             process.join()
 
 
-def become_node(url: str, log: str) -> None:
-    """Turn this fresh process into `python -m node --coordinator URL`, its output into a log file."""
+def become_node(url: str, logs: str) -> None:
+    """Turn this fresh process into `python -m node --coordinator URL`, its output into `<pid>.log`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator, which tells the devices
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(f"{logs}/{os.getpid()}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
