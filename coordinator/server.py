@@ -14,7 +14,7 @@ from coordinator.interrupt import Interrupt
 from coordinator.roster import Member, Phase, Roster, Tell
 from coordinator.store import RunFolder
 from protocol.errors import BadInput, FrameError, Interrupted, RunError
-from protocol.messages import CONSENSUS_SAMPLE, Refuse, Report, from_device, pack
+from protocol.messages import CONSENSUS_SAMPLE, FromDevice, Refuse, Report, from_device, pack
 
 Socket: TypeAlias = "zmq.Socket[bytes]"
 
@@ -64,6 +64,9 @@ class Server:
         self._launched_s = launched_s
         self._started_s = launched_s
         self._meter = ConsensusMeter(0, 0)
+        self._watched: list[int] = []
+        self._poller = zmq.Poller()
+        self._poller.register(socket, zmq.POLLIN)
 
     def serve(self, processes: Processes, interrupt: Interrupt) -> None:
         """Go on until every device is done, lost, or did not stop in time.
@@ -108,11 +111,13 @@ class Server:
 
     def _listen(self, sentinels: list[int]) -> None:
         """Wait for devices to say something or die, and hear what they said."""
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        for sentinel in sentinels:
-            poller.register(sentinel, zmq.POLLIN)
-        poller.poll(round(POLL_WALL_S * 1000))
+        if sentinels != self._watched:
+            self._watched = sentinels
+            self._poller = zmq.Poller()
+            self._poller.register(self._socket, zmq.POLLIN)
+            for sentinel in sentinels:
+                self._poller.register(sentinel, zmq.POLLIN)
+        self._poller.poll(round(POLL_WALL_S * 1000))
         for _ in range(1000):  # bounded, so that deadlines are looked at however much is said
             try:
                 peer, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
@@ -121,39 +126,46 @@ class Server:
             self._hear(peer, parts)
 
     def _hear(self, peer: bytes, parts: list[bytes]) -> None:
-        try:
-            message = from_device(parts[0] if parts else b"")
-        except FrameError as error:
-            self._tell([Tell(peer, Refuse(reason=str(error)))])
-            return
+        """Hear one message: a single part, or reports that share one, each followed by its sample."""
+        for part, sample in zip(parts[::2], [*parts[1::2], b""], strict=False):
+            try:
+                message = from_device(part)
+            except FrameError as error:
+                self._tell([Tell(peer, Refuse(reason=str(error)))])
+                return
+            if isinstance(message, Report):
+                self._hear_report(peer, message, part, sample)
+            else:
+                self._hear_word(peer, message)
+
+    def _hear_word(self, peer: bytes, message: FromDevice) -> None:
         gathering = self._roster.phase is Phase.GATHERING
         member = self._roster.member(peer)
-        lost_before = member is not None and bool(member.lost)
-        if member is not None and isinstance(message, Report) and not self._is_own(member, message, parts):
-            self._lose(member.device, "sent a report that is not its own")
-            return
+        was_lost = member is not None and bool(member.lost)
         self._tell(self._roster.hear(peer, message, monotonic()))
         if gathering and self._roster.phase is Phase.RUNNING:
             self._start()
-        if member is None or lost_before:
-            return
-        if member.lost:
+        if member is not None and member.lost and not was_lost:
             self._note_death(member.device)
-        elif isinstance(message, Report):
-            self._folder.append(parts[0])
-            self._view.show(message)
-            sample = np.frombuffer(parts[1], dtype="<f4")
-            self._note_consensus(self._meter.add(message.round, member.device, sample))
 
-    def _is_own(self, member: Member, report: Report, parts: list[bytes]) -> bool:
+    def _hear_report(self, peer: bytes, report: Report, line: bytes, sample: bytes) -> None:
+        member = self._roster.member(peer)
+        if member is None or member.lost:
+            return
+        if not self._is_own(member, report, sample):
+            self._lose(member.device, "sent a report that is not its own")
+            return
+        self._tell(self._roster.hear(peer, report, monotonic()))
+        self._folder.append(line)
+        self._view.show(report)
+        coordinates = np.frombuffer(sample, dtype="<f4")
+        self._note_consensus(self._meter.add(report.round, member.device, coordinates))
+
+    def _is_own(self, member: Member, report: Report, sample: bytes) -> bool:
         """Say whether a report speaks for its sender and carries the sample that was agreed."""
         sample_bytes = 4 * min(CONSENSUS_SAMPLE, self._meter.num_values)
-        return (
-            report.run_id == self._roster.run_id
-            and report.device == member.device
-            and len(parts) == 2
-            and len(parts[1]) == sample_bytes
-        )
+        speaks_for_itself = report.run_id == self._roster.run_id and report.device == member.device
+        return speaks_for_itself and len(sample) == sample_bytes
 
     def _start(self) -> None:
         self._started_s = monotonic()

@@ -84,7 +84,7 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                     wall_s=watch.wall_s,
                     stages_wall_s=watch.stages(),
                 )
-                control.send(report, x[sample].numpy().tobytes())
+                control.report(report, x[sample].numpy().tobytes())
             rounds_done = experiment.rounds
         except Leave:
             rounds_done = round_

@@ -26,6 +26,7 @@ from protocol.messages import (
     Message,
     NeighbourDied,
     Refuse,
+    Report,
     Start,
     Stop,
     Welcome,
@@ -38,6 +39,8 @@ SILENT_MS = 5000
 """A connection without a heartbeat for this long is closed."""
 SLICE_WALL_S = 1.0
 """No wait is longer than this without a look at the connection and at signals."""
+REPORT_WALL_S = 0.1
+"""Reports wait at most about this long for others to travel with."""
 FLUSH_WALL_S = 5.0
 """How long last words may take to leave."""
 
@@ -55,6 +58,8 @@ class Control:
         self._url = url
         self._terminated = terminated
         self._absent_since: float | None = monotonic()
+        self._reports: list[bytes] = []
+        self._reported_s = float("-inf")
         self.grace_s = float("inf")
 
     @classmethod
@@ -136,6 +141,7 @@ class Control:
 
     def news(self) -> list[NeighbourDied]:
         """Return the deaths reported since the last call; raises Leave when it is time to go."""
+        self._send_reports_if_due()
         deaths = []
         while (message := self._receive(0)) is not None:
             if isinstance(message, NeighbourDied):
@@ -163,9 +169,26 @@ class Control:
             if isinstance(self._receive(monotonic() + SLICE_WALL_S), Bye):
                 return
 
-    def send(self, message: Message, binary: bytes = b"") -> bool:
-        """Queue a message and its binary part; False if the coordinator is away and the queue is full."""
-        parts = [pack(message), binary] if binary else [pack(message)]
+    def report(self, report: Report, sample: bytes) -> None:
+        """Tell of a round; reports that follow each other quickly share a message, which spares both ends."""
+        self._reports += [pack(report), sample]
+        self._send_reports_if_due()
+
+    def _send_reports_if_due(self) -> None:
+        if self._reports and monotonic() - self._reported_s >= REPORT_WALL_S:
+            self._send_reports()
+
+    def _send_reports(self) -> None:
+        if self._reports:
+            self._send(self._reports)
+            self._reports, self._reported_s = [], monotonic()
+
+    def send(self, message: Message) -> bool:
+        """Queue a message behind all reports; False if the coordinator is away and the queue is full."""
+        self._send_reports()
+        return self._send([pack(message)])
+
+    def _send(self, parts: list[bytes]) -> bool:
         try:
             self.socket.send_multipart(parts, flags=zmq.NOBLOCK)
         except zmq.Again:

@@ -60,10 +60,11 @@ class Gossip:
         self._transport = transport
         self._layout = layout
         self._acknowledged = experiment.radio.symmetric and experiment.radio.scheme != "ideal"
+        self._run = run_number(welcome.run_id)
         ack_bytes = -(-layout.num_packets // 8)
         self._inbox = Inbox(
             Expected(
-                run=run_number(welcome.run_id),
+                run=self._run,
                 epoch=welcome.epoch,
                 shape=shape_of(layout),
                 payload_bytes={Kind.PARAMETERS: layout.payload_bytes, Kind.ACK: ack_bytes},
@@ -87,7 +88,9 @@ class Gossip:
         if outgoing is None:  # a stalled neighbour still holds both; its queue bounds how many there can be
             outgoing = Outgoing(self._layout.payload_bytes)
             self._outgoing.append(outgoing)
-        rounding = stream(self._experiment.seed, Purpose.QUANTISATION, round_=round_, a=self._me.device)
+        seed, rounding = self._experiment.seed, None
+        if self._layout.kind == "int8":
+            rounding = stream(seed, Purpose.QUANTISATION, round_=round_, a=self._me.device)
         encode(x.numpy(), self._layout, outgoing.payload, rounding)
         lossless = self._layout.kind == "float32"
         return Sent(outgoing, None if lossless else torch.from_numpy(decode(outgoing.payload, self._layout)))
@@ -156,7 +159,7 @@ class Gossip:
         codec, flags, num_values, packet_bytes = shape_of(self._layout)
         return Header(
             kind=kind,
-            run=run_number(self._me.run_id),
+            run=self._run,
             epoch=self._me.epoch,
             sender=self._me.device,
             incarnation=self._me.incarnation,

@@ -107,13 +107,13 @@ class Layout:
         return counts
 
 
-def encode(x: Float32s, layout: Layout, payload: Bytes, rng: np.random.Generator) -> None:
+def encode(x: Float32s, layout: Layout, payload: Bytes, rng: np.random.Generator | None) -> None:
     """Write x, shape (num_values,), into payload as radio packets.
 
     float16 clips to the format's range. int8 rounds stochastically, floor(x / scale + u) with u
     uniform in [0, 1) and scale = max|x| / 127 over the packet, so that E[decode(encode(x))] = x
-    (Alistarh et al., "QSGD", NeurIPS 2017). Only int8 draws from rng. What is infinite or NaN decodes
-    to a packet that finite_packets refuses, never to a number.
+    (Alistarh et al., "QSGD", NeurIPS 2017). Only int8 draws from rng, and needs one.
+    What is infinite or NaN decodes to a packet that finite_packets refuses, never to a number.
     """
     body = layout.body(payload)
     match layout.kind:
@@ -124,6 +124,7 @@ def encode(x: Float32s, layout: Layout, payload: Bytes, rng: np.random.Generator
             if not _surely_finite(x):
                 np.copyto(body, np.float16("nan"), where=~np.isfinite(x))
         case "int8":
+            assert rng is not None
             scale = _scales(x, layout)
             layout.trailers(payload)["scale"] = scale
             with np.errstate(invalid="ignore"):  # a diverged model: its scale is not finite
@@ -170,6 +171,9 @@ def finite_packets(x: Float32s, layout: Layout) -> npt.NDArray[np.bool_]:
 
 
 def _surely_finite(x: Float32s) -> bool:
-    """Look at x in one cheap pass: a finite sum has finite terms. False where that pass cannot tell."""
+    """Look at x cheaply: extremes pass NaN on, and their difference is finite only if both are.
+
+    False where that cannot tell. Two vectorised passes, the second in cache, take less than one sum.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(x.sum()))
+        return bool(np.isfinite(x.max() - x.min()))
