@@ -21,12 +21,12 @@ class Arrived:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self.s = torch.zeros(layout.num_values)
-        self.m = torch.zeros(layout.num_packets)
+        self.m = np.zeros(layout.num_packets, dtype=np.float32)
         self._empty = True
 
     def clear_(self) -> None:
         """Start a round in which nothing has arrived yet."""
-        self.m.zero_()
+        self.m.fill(0)
         self._empty = True
 
     def add_(self, xj: Float32s, weight: float, intact: Mask) -> None:
@@ -37,14 +37,14 @@ class Arrived:
                 torch.mul(values, weight, out=self.s)
             else:
                 self.s.add_(values, alpha=weight)
-            self.m.add_(weight)
+            self.m += weight
         else:
             if self._empty:
                 self.s.zero_()
             for start, stop in _runs(intact):
                 span = slice(self._layout.values(start).start, self._layout.values(stop - 1).stop)
                 self.s[span].add_(values[span], alpha=weight)
-                self.m[start:stop].add_(weight)
+                self.m[start:stop] += weight
         self._empty = False
 
     def mix_(self, x: torch.Tensor, xhat: torch.Tensor | None) -> None:
@@ -58,9 +58,7 @@ class Arrived:
             else:
                 x.add_(self.s).add_(xhat, alpha=-mass)
         else:
-            mass_per_value = torch.repeat_interleave(
-                self.m, torch.from_numpy(self._layout.values_of_each()), output_size=self._layout.num_values
-            )
+            mass_per_value = torch.from_numpy(np.repeat(self.m, self._layout.values_of_each()))
             reference = x if xhat is None else xhat
             self.s.addcmul_(reference, mass_per_value, value=-1)
             x.add_(self.s)

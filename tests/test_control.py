@@ -20,6 +20,8 @@ from protocol.messages import (
     Neighbour,
     NeighbourDied,
     Refuse,
+    Report,
+    Stages,
     Start,
     Stop,
     Welcome,
@@ -39,6 +41,20 @@ WELCOME = Welcome(
 )
 START = Start(
     neighbours=(Neighbour(device=1, incarnation=0, address="tcp://a:1", weight=0.5, mean_snr_db=9.0),)
+)
+REPORT = Report(
+    run_id="run-1",
+    device=3,
+    round=0,
+    loss=1.0,
+    accuracy=None,
+    test_loss=None,
+    bytes_sent=0,
+    heard={},
+    dropped={},
+    air_s=0.0,
+    wall_s=0.0,
+    stages_wall_s=Stages(train=0, encode=0, send=0, wait=0, air=0, decode=0, mix=0),
 )
 DEATH = NeighbourDied(device=1, incarnation=0)
 
@@ -332,7 +348,18 @@ def test_last_words_leave_after_closing(context, desk, terminated):
     with ThreadPoolExecutor(1) as pool:
         with Control.open(context, desk.url, terminated) as control:
             join(desk, control, WELCOME)
-            control.send(done, burden)
+            control.report(REPORT, burden)
             control.send(done)
         heard = pool.submit(lambda: [desk.hear(), desk.hear()])
-        assert heard.result(PATIENCE_S) == [(done, [burden]), (done, [])]
+        assert heard.result(PATIENCE_S) == [(REPORT, [burden]), (done, [])]
+
+
+def test_reports_that_follow_each_other_quickly_share_a_message(desk, joined, monkeypatch):
+    monkeypatch.setattr("node.control.REPORT_WALL_S", 1000.0)
+    for _ in range(3):
+        joined.report(REPORT, b"0123")
+    joined.send(Done(run_id="run-1", device=3, rounds=3, parameters="here"))
+    first, second, (done, _) = desk.hear(), desk.hear(), desk.hear()
+    assert first == (REPORT, [b"0123"])  # at once: nothing had been said for long
+    assert second == (REPORT, [b"0123", pack(REPORT), b"0123"])  # before Done overtakes them
+    assert done.kind == "done"
