@@ -77,9 +77,9 @@ class Server:
         join_deadline = self._launched_s + self._roster.experiment.runtime.join_wall_s
         stop_deadline, next_stop_s = float("inf"), 0.0
         while self._roster.phase is not Phase.OVER:
-            self._listen(processes.sentinels)
+            self._listen(processes.sentinels, interrupt)
             for pid, how in processes.deaths():
-                self._listen([])  # its last words say more than its exit code
+                self._listen([], interrupt)  # its last words say more than its exit code
                 if self._roster.phase is Phase.GATHERING:
                     raise RunError(f"a device's process ended before the start ({how}); see {self._logs}")
                 for member in self._roster.at(pid):
@@ -109,7 +109,7 @@ class Server:
     def _logs(self) -> str:
         return str(self._folder.logs)
 
-    def _listen(self, sentinels: list[int]) -> None:
+    def _listen(self, sentinels: list[int], interrupt: Interrupt) -> None:
         """Wait for devices to say something or die, and hear what they said."""
         if sentinels != self._watched:
             self._watched = sentinels
@@ -118,6 +118,8 @@ class Server:
             for sentinel in sentinels:
                 self._poller.register(sentinel, zmq.POLLIN)
         self._poller.poll(round(POLL_WALL_S * 1000))
+        if interrupt.count:  # a signal to the whole group: who says Done now was told to stop
+            self._roster.stopped = True
         for _ in range(1000):  # bounded, so that deadlines are looked at however much is said
             try:
                 peer, *parts = self._socket.recv_multipart(zmq.NOBLOCK)

@@ -226,12 +226,9 @@ def test_own_address_is_the_one_on_the_way_to_the_coordinator(control):
     assert control.own_address() == "127.0.0.1"
 
 
-def test_a_report_carries_its_binary_part_behind_it(desk, joined):
-    done = Done(run_id="run-1", device=3, rounds=2, parameters="here")
-    assert joined.send(done)
-    assert joined.send(done, b"sample")
-    assert desk.hear() == (done, [])
-    assert desk.hear() == (done, [b"sample"])
+def test_a_report_carries_its_sample_behind_it(desk, joined):
+    joined.report(REPORT, b"sample")
+    assert desk.hear() == (REPORT, [b"sample"])
 
 
 def test_sending_never_waits_for_a_coordinator_that_is_away(desk, joined):
@@ -278,7 +275,7 @@ def test_news_are_the_deaths_since_the_last_call(desk, joined):
 def test_news_to_stop_is_to_leave(desk, joined, message):
     desk.say(DEATH, message)
     with pytest.raises(Leave, match="told to stop"):
-        news_of(joined)
+        until(lambda: joined.news() and False)
 
 
 def test_a_message_wakes_whoever_polls_the_socket(desk, joined):
