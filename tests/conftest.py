@@ -7,6 +7,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 
 import psutil
 import pytest
@@ -78,7 +79,8 @@ class Run:
 
 def wait_until(condition, process=None, wall_s=60):
     """Look at a condition again and again, for at most wall_s, or until a process is gone."""
-    for _ in range(round(wall_s / LOOK_WALL_S)):
+    deadline = monotonic() + wall_s
+    while monotonic() < deadline:
         if condition():
             return
         if process is not None and process.poll() is not None:
@@ -132,4 +134,4 @@ def hearsay(tmp_path):
         for pid in session(run.process):
             with suppress(ProcessLookupError):
                 os.kill(pid, 9)
-        run.process.communicate()
+        run.process.communicate(timeout=RUN_WALL_S)

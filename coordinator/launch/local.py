@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from time import monotonic
@@ -36,6 +37,7 @@ class LocalProcesses:
         """Start processes that join the run at url; whatever happens, none is left at the end."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([*PRELOAD, *preload])
+        _start_server()
         processes = cls()
         try:
             for _ in range(num_processes):
@@ -78,12 +80,25 @@ class LocalProcesses:
 def become_node(url: str, logs: str) -> None:
     """Turn this fresh process into `python -m node --coordinator URL`, its output into `<pid>.log`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator, which tells the devices
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the server ignores, and a device heeds
     descriptor = os.open(f"{logs}/{os.getpid()}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
     sys.argv = ["node", "--coordinator", url]
     runpy.run_module("node", run_name="__main__", alter_sys=True)
+
+
+def _start_server() -> None:
+    """Start the fork server deaf to SIGTERM: a signal to the whole group must not end it before its devices.
+
+    It is through the server that their deaths are known; without it all of them would seem dead.
+    """
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is ignored stays so across exec
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _how_it_ended(exit_code: int) -> str:
