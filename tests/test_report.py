@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from coordinator.events import EVENT, Consensus, Died, Edge, Ended, Started
 from coordinator.report import (
     MAX_LABELLED,
-    MAX_POINTS,
     RED,
     draw,
     draw_accuracy,
@@ -22,10 +21,8 @@ from coordinator.report import (
     draw_packet_loss,
     draw_stages,
     headline,
-    link_losses,
-    mean_stages_wall_s,
-    over_devices,
 )
+from coordinator.series import MAX_POINTS, link_losses, mean_stages_wall_s, over_devices
 from coordinator.summary import history
 from protocol.messages import Heard, Report, Stages
 
