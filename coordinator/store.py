@@ -113,10 +113,13 @@ def write_whole(file: Path, text: str) -> None:
 
 def git_revision() -> str:
     """Return the revision of the source tree this runs from, `-dirty` if it was changed, or `unknown`."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():  # installed; a repository further up would be somebody else's
+        return "unknown"
     try:
         answer = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
-            cwd=Path(__file__).parent,
+            cwd=root,
             capture_output=True,
             text=True,
             timeout=10,
