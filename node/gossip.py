@@ -74,7 +74,7 @@ class Gossip:
         )
         self._outgoing = [Outgoing(layout.payload_bytes) for _ in range(2)]
         self._arrived = Arrived(layout)
-        self._airtime_s = airtime_s(layout, experiment.radio)
+        self._airtime_s = airtime_s(layout, experiment.radio) if neighbours else 0.0
         self._bytes_before = 0
         self._misnamed: Counter[str] = Counter()
         self.air_s = 0.0

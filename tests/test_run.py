@@ -196,7 +196,7 @@ def test_compare_adds_isolated_and_ideal_runs(hearsay, small):
     summary = json.loads(stdout)
     assert set(summary["compare"]) == {"isolated", "ideal"}
     isolated, ideal = summary["compare"]["isolated"], summary["compare"]["ideal"]
-    assert isolated["packets_sent"] == 0
+    assert isolated["packets_sent"] == isolated["air_s"] == 0
     assert ideal["packets_lost"] == 0 < summary["packets_lost"]
     assert ideal["consensus_distance"] < summary["consensus_distance"] < isolated["consensus_distance"]
     assert (run.out / "compare" / "ideal" / "events.jsonl").exists()
