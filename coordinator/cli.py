@@ -88,7 +88,7 @@ def run(
             if as_json:
                 typer.echo(summary.model_dump_json())
             console.print(summary_table(summary))
-            console.print(f"run folder: {summary.run_dir}", soft_wrap=True, highlight=False)
+            console.print(f"run folder: {summary.run_dir}", soft_wrap=True, highlight=False, markup=False)
         elif interrupt.count:
             typer.echo("hearsay: interrupted before the first round; nothing was kept", err=True)
         if interrupt.count:
@@ -115,14 +115,12 @@ def plan(file: File, overrides: Overrides = None, as_json: AsJson = False) -> No
             console.print(*plan_tables(made), sep="\n")
 
 
-@app.command()
-def schema() -> None:
+@app.command("schema")
+def print_schema() -> None:
     """Print the JSON Schema of the experiment file."""
-    import json
+    from protocol.experiment_file import schema
 
-    from protocol.config import Experiment
-
-    typer.echo(json.dumps(Experiment.model_json_schema(), indent=2))
+    typer.echo(schema())
 
 
 @contextmanager

@@ -22,11 +22,13 @@ class ConsensusMeter:
         self._living = set(range(num_devices))
         self.num_values = num_values
         self._samples: dict[int, dict[int, Float32s]] = {}
+        self._newest: dict[int, int] = {}
 
     def add(self, round_: int, device: int, sample: Float32s) -> list[tuple[int, float, int]]:
         """Take a device's sample; return (round, distance, devices) of every round that is now complete."""
         self._samples.setdefault(round_, {})[device] = sample
-        return self._complete([round_])
+        self._newest[device] = max(round_, self._newest.get(device, -1))
+        return self._complete(sorted(r for r in self._samples if r <= round_))
 
     def lose(self, device: int) -> list[tuple[int, float, int]]:
         """Wait for a device no longer; return the rounds that only waited for it."""
@@ -37,10 +39,12 @@ class ConsensusMeter:
         done = []
         for round_ in rounds:
             samples = self._samples[round_]
-            if self._living <= samples.keys():
+            # Reports come in order: whoever is further has no more to say about this round.
+            if all(d in samples or self._newest.get(d, -1) > round_ for d in self._living):
                 x = np.stack([samples[device] for device in sorted(samples)]).astype(np.float64)
                 scale = self.num_values / x.shape[1]
-                squares = ((x - x.mean(axis=0)) ** 2).sum(axis=1)
+                with np.errstate(invalid="ignore", over="ignore"):  # diverged models are infinitely far apart
+                    squares = ((x - x.mean(axis=0)) ** 2).sum(axis=1)
                 done.append((round_, sqrt(scale * squares.mean()), len(samples)))
                 del self._samples[round_]
         return done
@@ -54,8 +58,9 @@ def exact_distance(files: Iterable[Path]) -> float | None:
     files = list(files)
     if not files:
         return None
-    mean = sum(_flat(file).astype(np.float64) for file in files) / len(files)
-    return sqrt(sum(float(((_flat(file) - mean) ** 2).sum()) for file in files) / len(files))
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = sum(_flat(file).astype(np.float64) for file in files) / len(files)
+        return sqrt(sum(float(((_flat(file) - mean) ** 2).sum()) for file in files) / len(files))
 
 
 def _flat(file: Path) -> Float32s:

@@ -7,6 +7,7 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -83,7 +84,9 @@ class LiveView:
             case Died():
                 self._rows[event.device].state = f"lost: {event.reason}"
                 if not self._console.is_terminal:
-                    self._console.print(f"device {event.device} lost: {event.reason}", highlight=False)
+                    self._console.print(
+                        f"device {event.device} lost: {event.reason}", highlight=False, markup=False
+                    )
             case Ended():
                 self._phase = event.how if event.how == "stopped" else self._title
 
@@ -110,7 +113,7 @@ class LiveView:
         if self._console.is_terminal:
             self._live.update(Group(self._progress, self._table()), refresh=True)
         else:
-            self._console.print(self._line(completed), highlight=False, soft_wrap=True)
+            self._console.print(self._line(completed), highlight=False, soft_wrap=True, markup=False)
 
     def _line(self, completed: int) -> str:
         accuracies = [row.accuracy for row in self._rows if row.accuracy is not None and not row.state]
@@ -133,7 +136,7 @@ class LiveView:
                 "" if row.accuracy is None else f"{row.accuracy:.3f}",
                 f"{row.packets_lost} ({row.packets_lost / row.packets_sent:.1%})" if row.packets_sent else "",
                 f"{row.heard} of {row.neighbours}" if row.round else "",
-                row.state,
+                escape(row.state),
             )
         if len(self._rows) > MAX_ROWS:
             table.add_row("…", "", "", "", "", "", f"and {len(self._rows) - MAX_ROWS} more")

@@ -102,7 +102,7 @@ def ask_a_device(experiment: Experiment) -> Description:
         file.write_text(dump(experiment), encoding="utf-8")
         try:
             answer = subprocess.run(  # noqa: S603
-                [sys.executable, "-m", "node", "--describe", str(file)],
+                [sys.executable, "-P", "-m", "node", "--describe", str(file)],
                 capture_output=True,
                 text=True,
                 timeout=DESCRIBE_WALL_S,

@@ -116,7 +116,7 @@ class Roster:
         return next((m for m in self.members if m.peer == peer), None)
 
     def at(self, pid: int) -> list[Member]:
-        """Return the devices that live in a process of this host and are not lost."""
+        """Return the devices that live in a process of this host, those already lost left out."""
         return [m for m in self.members if m.pid == pid and not m.lost]
 
     def lose(self, device: int, reason: str) -> list[Tell]:

@@ -56,28 +56,35 @@ def run_and_compare(
     for name in compare:
         if name not in VARIANTS:
             raise BadInput(f"--compare {name}: no such condition; {nearest(name, VARIANTS)}")
+    if len(set(compare)) < len(compare):
+        raise BadInput(f"--compare {','.join(compare)}: names each condition once")
     try:
-        first = run(experiment, out, partial(watch, experiment.name, experiment), interrupt)
+        outcomes = {"run": run(experiment, out, partial(watch, experiment.name, experiment), interrupt)}
     except Interrupted:
         return None
-    others: dict[str, Outcome] = {}
-    for name in compare:
-        if interrupt.count:
-            break
-        other, title = variant(experiment, name), f"{experiment.name}, {name}"
-        try:
-            out = first.folder / "compare" / name
-            others[name] = run(other, out, partial(watch, title, other), interrupt)
-        except Interrupted:
-            break
-    summary = first.summary.model_copy(
-        update={"compare": {name: outcome.summary for name, outcome in others.items()}}
-    )
-    histories = {"run": first.history} | {name: outcome.history for name, outcome in others.items()}
-    write_whole(first.folder / SUMMARY, summary.model_dump_json(indent=2) + "\n")
+    folder = outcomes["run"].folder
+    try:
+        for name in compare:
+            if interrupt.count:
+                break
+            other, title = variant(experiment, name), f"{experiment.name}, {name}"
+            outcomes[name] = run(other, folder / "compare" / name, partial(watch, title, other), interrupt)
+    except Interrupted:
+        pass  # what was finished before is still worth its summary
+    finally:
+        summary = _conclude(outcomes, folder)
+    return summary
+
+
+def _conclude(outcomes: dict[str, Outcome], folder: Path) -> Summary:
+    """Write the summary and draw the report of a run and all that it is compared with."""
     from coordinator.report import draw  # matplotlib takes 0.3 s to import: after the run, not before it
 
-    draw(histories, first.folder / REPORT, title=summary.run_id)
+    summary = outcomes["run"].summary.model_copy(
+        update={"compare": {name: other.summary for name, other in outcomes.items() if name != "run"}}
+    )
+    write_whole(folder / SUMMARY, summary.model_dump_json(indent=2) + "\n")
+    draw({name: o.history for name, o in outcomes.items()}, folder / REPORT, title=summary.run_id)
     return summary
 
 

@@ -86,7 +86,8 @@ class Server:
                     self._lose(member.device, how)
             now_s = monotonic()
             for device in self._roster.overdue(now_s):
-                self._lose(device, f"silent for {2 * self._roster.experiment.runtime.liveness_wall_s:g} s")
+                silence_s = 2 * self._roster.experiment.runtime.liveness_wall_s
+                self._lose(device, f"silent for {silence_s:g} s, twice runtime.liveness_wall_s")
                 processes.kill(self._roster.members[device].pid)
             if interrupt.count and self._roster.phase is Phase.GATHERING:
                 raise Interrupted
@@ -232,8 +233,9 @@ class Server:
                 wall_s=monotonic() - self._started_s,
             )
         )
-        if all(m.lost for m in self._roster.members):
-            raise RunError(f"no device is left; see {self._logs}")
+        if all(m.lost for m in self._roster.members) and not self._roster.stopped:
+            reasons = ", ".join(sorted({m.lost for m in self._roster.members}))
+            raise RunError(f"no device is left ({reasons}); see {self._logs}")
 
     def _who_is_missing(self) -> str:
         ready = sum(m.ready is not None for m in self._roster.members)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from coordinator.events import EVENT, Event
 from protocol.config import Experiment
-from protocol.errors import BadInput, Interrupted
+from protocol.errors import BadInput, Interrupted, RunError
 from protocol.experiment_file import dump
 from protocol.messages import Message
 
@@ -42,26 +42,28 @@ class RunFolder:
         Interrupted, before its first round, nothing is left of the folder.
         """
         run_id = f"{experiment.name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        path = (out or Path("runs") / run_id).resolve()
-        was_there = path.is_dir()
+        path = out or Path("runs") / run_id
         try:
+            path = path.resolve()
+            was_there = path.is_dir()
             if was_there and any(path.iterdir()):
                 raise BadInput(f"--out {path}: the folder is not empty; name one that is new")
             (path / LOGS).mkdir(parents=True)
-            comments = (f"hearsay {version('hearsay')}, git {git_revision()}", f"run {run_id}")
-            (path / EXPERIMENT).write_text(dump(experiment, comments=comments), encoding="utf-8")
-        except OSError as error:
-            raise BadInput(f"--out {path}: cannot be made ({error.strerror})") from error
-        folder = cls(path, run_id)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise BadInput(f"--out {path}: cannot be made ({error})") from error
         try:
-            yield folder
+            comments = (f"hearsay {version('hearsay')}, git {git_revision()}", f"run {run_id}")
+            write_whole(path / EXPERIMENT, dump(experiment, comments=comments))
+            folder = cls(path, run_id)
+            try:
+                yield folder
+            finally:
+                os.close(folder._log)
         except (BadInput, Interrupted):
-            shutil.rmtree(path)
-            if was_there:
-                path.mkdir()
+            _empty(path)
+            if not was_there:
+                path.rmdir()
             raise
-        finally:
-            os.close(folder._log)
         folder._tidy()
 
     @property
@@ -72,7 +74,12 @@ class RunFolder:
     def append(self, event: Message | bytes) -> None:
         """Add one event to the log, as a model or as the JSON that a device sent."""
         line = event if isinstance(event, bytes) else event.model_dump_json().encode()
-        os.write(self._log, line + b"\n")
+        try:
+            written = os.write(self._log, line + b"\n")
+        except OSError as error:
+            raise RunError(f"{self.path / EVENTS}: cannot be written ({error.strerror})") from error
+        if written <= len(line):
+            raise RunError(f"{self.path / EVENTS}: only a part could be written; is the disk full?")
 
     def parameters(self) -> list[Path]:
         """Return the devices' final parameters that are there, in device order."""
@@ -102,6 +109,14 @@ def read_events(path: Path) -> list[Event]:
                 f"{path / EVENTS}:{len(events) + 1}: not an event of this version of hearsay"
             ) from error
     return events
+
+
+def _empty(folder: Path) -> None:
+    for child in folder.iterdir():
+        if child.is_dir():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
 
 
 def write_whole(file: Path, text: str) -> None:

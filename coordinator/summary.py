@@ -59,7 +59,7 @@ class Summary(BaseModel):
     packets_sent: int
     """Radio packets sent, counted once for each neighbour they were sent to."""
     packets_lost: int
-    """Radio packets lost to the air: corrupted in either direction, or too late by the model's clock."""
+    """Radio packets corrupted in either direction, late by the model's clock, or of a diverged model."""
     packets_corrupted: int
     """Radio packets that failed their CRC."""
     bit_errors: int

@@ -26,7 +26,11 @@ def summary_table(summary: Summary) -> Table:
         "training loss, mean": lambda s: _number(s.loss_mean, ".4f"),
         "consensus distance": lambda s: _number(s.consensus_distance, ".4g"),
         "packets sent": lambda s: f"{s.packets_sent:,}",
-        "packets lost": lambda s: _share(s.packets_lost, s.packets_sent),
+        "packets that failed their CRC": lambda s: _share(s.packets_corrupted, s.packets_sent),
+        "packets lost, either way": lambda s: _share(s.packets_lost, s.packets_sent),
+        "frames missing (late, host, dead)": lambda s: (
+            f"{s.frames_missing_air}, {s.frames_missing_wall}, {s.frames_missing_dead}"
+        ),
         "bit errors": lambda s: f"{s.bit_errors:,}",
         "bytes sent": lambda s: f"{s.bytes_sent:,}",
         "round, median (wall s)": lambda s: _number(s.round_wall_s_p50, ".4f"),

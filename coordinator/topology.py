@@ -64,11 +64,6 @@ def _edges(graph: Graph, network: DeviceGraph, seed: int) -> Iterable[tuple[int,
         case "erdos_renyi":
             family = nx.fast_gnp_random_graph(n, graph.probability, seed=drawn)
         case "watts_strogatz":
-            if graph.degree % 2:
-                raise BadInput(
-                    f"graph.degree = {graph.degree}: watts_strogatz joins a device to as many before it as "
-                    f"after it; use an even degree ({graph.degree - 1} or {graph.degree + 1})"
-                )
             family = nx.watts_strogatz_graph(n, graph.degree, graph.probability, seed=drawn)
         case "geometric":
             places_m = nx.get_node_attributes(network, "position_m")

@@ -20,7 +20,6 @@ from node.train import Trainer
 from node.transport.zmq import Context, ZmqTransport
 from protocol.air import frame_layout
 from protocol.config import Experiment
-from protocol.frame import HEADER_BYTES
 from protocol.messages import CONSENSUS_SAMPLE, Done, Ready, Report, Welcome
 from protocol.streams import Purpose, stream
 
@@ -37,7 +36,7 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
         context,
         bind,
         name=str(device),
-        frame_bytes=layout.payload_bytes + HEADER_BYTES,
+        frame_bytes=layout.payload_bytes,
         queue_bytes=experiment.transport.queue_bytes,
     ) as transport:
         transport.wake_on(control.socket)

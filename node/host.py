@@ -20,7 +20,9 @@ def serve(url: str, connect_wall_s: float, terminated: threading.Event) -> int:
 
     Raises BadInput if there is no coordinator at url, or it does not take this process.
     """
-    with zmq.Context() as context, Control.open(context, url, terminated) as control:
+    context = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, context.get(zmq.SOCKET_LIMIT))  # all devices of a run may live here
+    with context, Control.open(context, url, terminated) as control:
         welcome = control.join(connect_wall_s)
         if welcome.experiment.transport.kind != "memory":
             return _be_device(control, welcome, context, bind=f"tcp://{control.own_address()}:*")

@@ -17,6 +17,7 @@ from protocol.errors import BadInput
 from protocol.streams import Purpose, sub_seed
 
 GROUPS = 4
+MIN_VALUES_PER_GROUP = 4
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,11 @@ def _cnn(model: Model, sample_shape: tuple[int, ...], num_classes: int) -> nn.Se
     channels, height, width = sample_shape
     layers: list[nn.Module] = []
     for block, out in enumerate(model.channels):
-        layers += [nn.Conv2d(channels, out, 3, padding=1), *_norm(model, out), nn.ReLU()]
+        layers += [
+            nn.Conv2d(channels, out, 3, padding=1),
+            *_norm(model, out, values_per_channel=height * width),
+            nn.ReLU(),
+        ]
         if block > 0:
             layers.append(nn.MaxPool2d(2))
             height, width = height // 2, width // 2
@@ -73,17 +78,22 @@ def _cnn(model: Model, sample_shape: tuple[int, ...], num_classes: int) -> nn.Se
 def _mlp(model: Model, sample_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Flatten()]
     width = prod(sample_shape)
+    if model.norm == "group" and 1 in model.hidden:
+        raise BadInput(
+            "model.hidden: a layer of width 1 is normalised to zero; widen it, or set model.norm = none"
+        )
     for out in model.hidden:
-        layers += [nn.Linear(width, out), *_norm(model, out), nn.ReLU()]
+        layers += [nn.Linear(width, out), *_norm(model, out, values_per_channel=1), nn.ReLU()]
         width = out
     return nn.Sequential(*layers, nn.Linear(width, num_classes))
 
 
-def _norm(model: Model, channels: int) -> list[nn.Module]:
+def _norm(model: Model, channels: int, *, values_per_channel: int) -> list[nn.Module]:
     if model.norm == "none":
         return []
-    groups = GROUPS if channels % GROUPS == 0 else 1
-    return [nn.GroupNorm(groups, channels)]
+    # A group of one value is normalised to nothing but zero, and one of two to nothing but a sign.
+    wide = channels * values_per_channel >= GROUPS * MIN_VALUES_PER_GROUP
+    return [nn.GroupNorm(GROUPS if wide and channels % GROUPS == 0 else 1, channels)]
 
 
 def _become_views_(module: nn.Module, x: torch.Tensor) -> None:

@@ -29,6 +29,8 @@ BODY_DTYPE: dict[CodecKind, np.dtype[np.generic]] = {
 }
 FLOAT16_MAX = np.float32(65504.0)
 INT8_MAX = 127
+MAX_PAYLOAD_BYTES = 2**32
+"""The header counts a frame's bytes in 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ class Layout:
     def __post_init__(self) -> None:
         if self.values_per_packet < 1:
             raise BadInput(f"codec.packet_bytes = {self.packet_bytes}: too small for one {self.kind} number")
+
+        if self.payload_bytes >= MAX_PAYLOAD_BYTES:
+            raise BadInput(
+                f"model: {self.num_values:,} parameters make a frame of {self.payload_bytes:,} bytes, "
+                f"and one holds less than {MAX_PAYLOAD_BYTES:,}; use fewer, or a shorter codec.kind"
+            )
 
     @cached_property
     def trailer_dtype(self) -> np.dtype[np.void]:

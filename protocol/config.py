@@ -30,7 +30,7 @@ class Data(Section):
     """Share of the samples held back as the common test set."""
     partition: Literal["iid", "dirichlet", "shards", "quantity"] = "iid"
     """How training samples are split: evenly, by label skew, by label shards, or by unequal amounts."""
-    dirichlet_alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
+    dirichlet_alpha: Annotated[float, Field(gt=0, le=1e6)] = 0.5
     """Concentration of the Dirichlet draws of `dirichlet` and `quantity`; smaller is more uneven."""
     shards_per_device: Annotated[int, Field(ge=1)] = 2
     """With `shards`: pieces of the label-sorted data that each device gets."""
@@ -197,7 +197,15 @@ class Experiment(Section):
         if graph.kind in ("watts_strogatz", "expander") and graph.degree >= n:
             raise ValueError(f"graph.degree = {graph.degree}: must be below the {n} devices")
         if graph.kind == "watts_strogatz" and graph.degree % 2:
-            raise ValueError(f"graph.degree = {graph.degree}: watts_strogatz needs an even degree")
+            raise ValueError(
+                f"graph.degree = {graph.degree}: watts_strogatz joins a device to as many before it as "
+                f"after it; use an even degree ({graph.degree - 1} or {graph.degree + 1})"
+            )
+        if graph.kind == "expander" and graph.degree * n % 2:
+            raise ValueError(
+                f"graph.degree = {graph.degree}: no graph has an odd degree at each of {n} devices; "
+                f"use an even degree or an even number of devices"
+            )
         if graph.kind == "edges" and not graph.file:
             raise ValueError("graph.kind = edges: needs graph.file")
         if graph.kind == "star" and graph.weights == "uniform" and n > 2:

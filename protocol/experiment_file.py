@@ -1,9 +1,11 @@
 """Experiments as TOML files: read them, write them, and say in one line what is wrong with them."""
 
 import difflib
+import json
 import textwrap
 import tomllib
 from collections.abc import Iterable
+from math import isfinite
 from pathlib import Path
 from typing import TypeAlias
 
@@ -25,7 +27,6 @@ UNITS = {
     "_s": "seconds",
     "_m": "metres",
     "_bytes": "bytes",
-    "_j": "joules",
 }
 _MAX_SHOWN = 60
 
@@ -45,10 +46,13 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Experiment:
         raise BadInput(f"{path}: not TOML: {error}") from error
     for override in overrides:
         _lay_over(table, override)
-    experiment = parse(table, source=str(path))
+    experiment = parse(table, source=f"{path} with --set" if overrides else str(path))
     if experiment.graph.file:
         # Relative to the experiment, not to wherever the command was typed.
-        edges = (path.parent / experiment.graph.file).resolve()
+        try:
+            edges = (path.parent / experiment.graph.file).resolve()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise BadInput(f"graph.file = {experiment.graph.file!r}: no path to a file ({error})") from error
         experiment = experiment.model_copy(
             update={"graph": experiment.graph.model_copy(update={"file": str(edges)})}
         )
@@ -71,11 +75,28 @@ def dump(experiment: Experiment, *, comments: Iterable[str] = ()) -> str:
     return head + tomli_w.dumps(experiment.model_dump(mode="python"))
 
 
+def schema() -> str:
+    """Write the JSON Schema of an experiment; JSON has no infinity, so such defaults are the string "inf"."""
+    return json.dumps(_finite(Experiment.model_json_schema()), indent=2, allow_nan=False)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return a hint that names the known word nearest to a misspelt one, or lists them all."""
     known = sorted(known)
     match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {match[0]!r}?" if match else f"known here: {', '.join(known)}"
+
+
+def _finite(value: object) -> object:
+    match value:
+        case dict():
+            return {key: _finite(inner) for key, inner in value.items()}
+        case list():
+            return [_finite(inner) for inner in value]
+        case float() if not isfinite(value):
+            return str(value)
+        case _:
+            return value
 
 
 def _lay_over(table: Table, override: str) -> None:
@@ -101,7 +122,7 @@ def _one_line(fault: ErrorDetails) -> str:
         return f"unknown key {where!r}: {_right_key(fault['loc'])}"
     if fault["type"] == "value_error":
         return str(fault["ctx"]["error"])
-    given = f"{where} = {textwrap.shorten(repr(fault['input']), _MAX_SHOWN)}" if where else "the experiment"
+    given = f"{where} = {_shown(fault['input'])}" if where else "the experiment"
     unit = _unit(where)
     if fault["type"] == "model_type":
         return f"{given}: expected a section with keys"
@@ -110,6 +131,13 @@ def _one_line(fault: ErrorDetails) -> str:
     if fault["type"].startswith(("greater", "less", "finite")) and (limits := _limits(fault["loc"])):
         return f"{given}: must be {limits} {unit}".rstrip()
     return f"{given}: {fault['msg'][:1].lower()}{fault['msg'][1:]}" + (f" [{unit}]" if unit else "")
+
+
+def _shown(value: object) -> str:
+    try:
+        return textwrap.shorten(repr(value), _MAX_SHOWN)
+    except ValueError:  # an integer of thousands of digits
+        return "a number of thousands of digits"
 
 
 def _right_key(location: tuple[int | str, ...]) -> str:

@@ -83,7 +83,8 @@ class Heard(Message):
     """What passed between a device and one neighbour in one round.
 
     `packets_corrupted` failed their CRC here; `packets_lost` of the neighbour's packets were not mixed
-    because of the air: corrupted here or there (when losses are symmetric), or late by the model's clock.
+    although it was heard: corrupted here or there (when losses are symmetric), late by the model's clock,
+    or not finite, which only a diverged model sends.
     A frame that is missing as `wall` or `dead` is counted as that and not in packets.
     """
 

@@ -38,6 +38,13 @@ BAD = {
     "no value": (["--set", "rounds"], "expected section.key=value"),
     "disconnected graph": (["--set", "graph.kind=geometric", "--set", "graph.radius_m=1"], "graph.radius_m"),
     "unknown comparison": (["--compare", "isolatd"], "did you mean 'isolated'?"),
+    "a comparison twice": (["--compare", "ideal,ideal"], "names each condition once"),
+    "odd degree of an odd graph": (
+        ["--set", "devices=5", "--set", "graph.kind=expander", "--set", "graph.degree=3"],
+        "use an even degree or an even number of devices",
+    ),
+    "a folder name too long": (["--out", "x" * 300], "cannot be made"),
+    "a number without end": (["--set", "seed=0x" + "f" * 5000], "a number of thousands of digits"),
     "no edges file": (["--set", "graph.kind=edges", "--set", "graph.file=none.txt"], "none.txt"),
 }
 
@@ -103,7 +110,7 @@ def test_plan_says_what_a_run_would_be(small):
 
 
 def test_schema_describes_every_key():
-    schema = json.loads(hearsay("schema").stdout)
+    schema = json.loads(hearsay("schema").stdout, parse_constant=pytest.fail)  # JSON has no Infinity
     assert {"name", "seed", "devices", "rounds", "radio"} <= schema["properties"].keys()
     assert schema["$defs"]["Radio"]["properties"]["tx_power_dbm"]["description"]
 
@@ -138,3 +145,11 @@ def test_version():
     from importlib.metadata import version
 
     assert hearsay("--version").stdout.strip() == f"hearsay {version('hearsay')}"
+
+
+@pytest.mark.processes
+def test_plan_runs_our_node_wherever_it_is_called(small, tmp_path):
+    (tmp_path / "node.py").write_text("raise SystemExit('not this one')")
+    done = hearsay("plan", small, "--json", cwd=tmp_path)
+    # `python -m coordinator` puts the folder on its own path; only the described node must not follow.
+    assert done.returncode == 0, done.stderr

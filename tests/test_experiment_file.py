@@ -128,7 +128,7 @@ def test_a_long_value_is_not_repeated_in_full(write):
         ({"graph": {"kind": "expander", "degree": 9}}, "graph.degree = 9: must be below the 8 devices"),
         (
             {"graph": {"kind": "watts_strogatz", "degree": 3}},
-            "graph.degree = 3: watts_strogatz needs an even",
+            "graph.degree = 3: watts_strogatz joins a device to as many before",
         ),
         ({"graph": {"kind": "edges"}}, "graph.kind = edges: needs graph.file"),
         ({"graph": {"kind": "star", "weights": "uniform"}}, "graph.weights = uniform: needs a regular graph"),

@@ -109,6 +109,16 @@ def test_groups_only_where_they_divide_the_channels():
     assert [layer.num_groups for layer in module.modules() if isinstance(layer, nn.GroupNorm)] == [1, 4]
 
 
+def test_a_narrow_layer_still_carries_its_input():
+    x = torch.randn(64, 16, generator=torch.Generator().manual_seed(1))
+    for width in (2, 4, 8, 16):
+        module = build(Model(kind="mlp", hidden=(width,)), (16,), 10, seed=1).module
+        assert module(x).std(dim=0).max() > 0.1
+        assert module(x[:1]).isfinite().all()  # a batch of one sample
+    with pytest.raises(BadInput, match="width 1 is normalised to zero"):
+        build(Model(kind="mlp", hidden=(1,)), (16,), 10, seed=1)
+
+
 def test_schema_hash_tells_shapes_apart_and_nothing_else():
     def schema(model, shape, num_classes=10, seed=1):
         return build(model, shape, num_classes, seed=seed).schema_hash

@@ -186,7 +186,7 @@ def test_a_device_that_hangs_costs_one_deadline_and_is_given_up(hearsay, small):
     waited = [r for r in run.events("report") if r["device"] != 1 and r["stages_wall_s"]["wait"] > 0.5]
     assert {r["device"] for r in waited} == {0, 2, 3}
     assert len(waited) == 3  # one deadline once, then nothing
-    assert run.events("died")[0]["reason"] == "silent for 2 s"
+    assert run.events("died")[0]["reason"] == "silent for 2 s, twice runtime.liveness_wall_s"
 
 
 def test_compare_adds_isolated_and_ideal_runs(hearsay, small):
@@ -297,4 +297,18 @@ def test_a_run_ends_although_a_device_does_not_stop(hearsay, small):
     assert code == 130, stderr
     assert json.loads(stdout)["devices_lost"] == [1]
     assert run.events("died")[0]["reason"] == "did not stop in time"
+    wait_until(lambda: not session(run.process))
+
+
+def test_a_second_interrupt_ends_at_once_even_if_nobody_had_stopped(hearsay, small):
+    run = hearsay(small, LONG)
+    pids = run.wait_for_round(3)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    run.process.send_signal(signal.SIGINT)
+    run.process.send_signal(signal.SIGTERM)
+    code, stdout, stderr = run.finish()
+    assert code in (128 + signal.SIGINT, 128 + signal.SIGTERM), stderr
+    assert json.loads(stdout)["devices_lost"] == [0, 1, 2, 3]
+    assert (run.out / "report.png").exists()
     wait_until(lambda: not session(run.process))

@@ -104,6 +104,14 @@ def test_the_meter_waits_for_everybody_alive_and_measures_the_distance():
     assert distance == pytest.approx(np.sqrt(4 * 1.5**2))
 
 
+def test_a_report_that_was_lost_does_not_keep_its_round_open():
+    meter = ConsensusMeter(2, num_values=1)
+    x = np.zeros(1, dtype=np.float32)
+    assert meter.add(0, 0, x) == []
+    assert meter.add(1, 0, x) == []
+    assert [(r, n) for r, _, n in meter.add(1, 1, x)] == [(0, 1), (1, 2)]
+
+
 def test_the_sampled_distance_is_an_unbiased_estimate_of_the_whole():
     rng = np.random.default_rng(1)
     x = rng.standard_normal((4, 1000)).astype(np.float32) * np.linspace(0, 3, 1000, dtype=np.float32)

@@ -178,10 +178,6 @@ def test_watts_strogatz_keeps_the_number_of_edges(probability):
     assert degrees(network) != [6] * 40
 
 
-def test_watts_strogatz_refuses_an_odd_degree_instead_of_lowering_it():
-    assert "use an even degree (4 or 6)" in fault(Graph(kind="watts_strogatz", degree=5), 20)
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_a_geometric_graph_joins_exactly_those_within_its_radius(seed):
     graph = Graph(kind="geometric", area_m=100, radius_m=45)

@@ -7,6 +7,7 @@ fork. This module is imported by every device, so it imports nothing heavy.
 
 import multiprocessing
 import os
+import resource
 import runpy
 import signal
 import sys
@@ -35,6 +36,9 @@ class LocalProcesses:
         cls, num_processes: int, url: str, logs: Path, preload: tuple[str, ...]
     ) -> "Iterator[LocalProcesses]":
         """Start processes that join the run at url; whatever happens, none is left at the end."""
+        # Two descriptors a device here, and one a link in a process that hosts all: 1,024 are soon used up.
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([*PRELOAD, *preload])
         _start_server()
