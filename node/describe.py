@@ -14,7 +14,6 @@ def describe(experiment: Experiment) -> Description:
     model = build_model(experiment)
     return Description(
         num_parameters=model.x.numel(),
-        sample_shape=dataset.sample_shape,
         num_train=len(dataset.train_y),
         num_test=len(dataset.test_y),
         samples_per_class=tuple(

@@ -123,6 +123,7 @@ def _device(work: Work, device: int, parent: "Connection[object, object]") -> No
     x = model.x
     buffers = [np.empty(prod(x.shape), dtype=np.float32) for _ in range(2)]
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.setsockopt(zmq.RCVTIMEO, round(WAIT_WALL_S * 1000))
         port = router.bind_to_random_port("tcp://127.0.0.1")
         parent.send(f"tcp://127.0.0.1:{port}")
         addresses = parent.recv()

@@ -174,7 +174,6 @@ class Description(Message):
     """`python -m node --describe`: the model and data of an experiment, in one JSON object on stdout."""
 
     num_parameters: int
-    sample_shape: tuple[int, ...]
     num_train: int
     num_test: int
     samples_per_class: tuple[tuple[int, ...], ...]

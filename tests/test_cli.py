@@ -107,6 +107,9 @@ def test_plan_says_what_a_run_would_be(small):
     assert len(plan["links"]) == 4
     assert all(0 <= link["packet_loss"] <= 1 for link in plan["links"])
     assert "spectral gap" in hearsay("plan", small).stdout
+    isolated = json.loads(hearsay("plan", small, "--set", "aggregation.scheme=isolated", "--json").stdout)
+    assert isolated["links"] == []
+    assert isolated["spectral_gap"] == isolated["degree_max"] == 0
 
 
 def test_schema_describes_every_key():
