@@ -57,7 +57,7 @@ def run(
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of the run, new or empty [default: runs/<run id>]."),
+        typer.Option(metavar="DIR", help="Folder of the run, new or empty (default: runs/<run id>)."),
     ] = None,
     compare: Annotated[
         str, typer.Option(metavar="NAMES", help="Run again under other conditions: isolated,ideal.")
