@@ -183,7 +183,7 @@ def test_a_device_that_hangs_costs_one_deadline_and_is_given_up(hearsay, small):
     assert code == 130, stderr
     summary = json.loads(stdout)
     assert summary["devices_lost"] == [1]
-    waited = [r for r in run.events("report") if r["device"] != 1 and r["stages_wall_s"]["wait"] > 0.5]
+    waited = [r for r in run.events("report") if r["device"] != 1 and r["stages_wall_s"]["wait"] > 0.9]
     assert {r["device"] for r in waited} == {0, 2, 3}
     assert len(waited) == 3  # one deadline once, then nothing
     assert run.events("died")[0]["reason"] == "silent for 2 s, twice runtime.liveness_wall_s"
