@@ -43,6 +43,8 @@ def lay_out(experiment: Experiment) -> Network:
     With an ideal radio the SNR is still that of the geometry, and no packet is lost.
     """
     graph = build(experiment.graph, experiment.devices, seed=experiment.seed)
+    if experiment.aggregation.scheme == "isolated":
+        graph.clear_edges()  # devices that never talk have no links, and each keeps its own parameters
     weights = mixing_matrix(graph, experiment.graph.weights)
     radio = experiment.radio
     snrs_db = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from coordinator.network import Network, lay_out
+from coordinator.network import lay_out
 from coordinator.weights import spectral_gap
 from protocol.air import airtime_s, frame_layout
 from protocol.config import Experiment
@@ -62,9 +62,6 @@ def make_plan(experiment: Experiment) -> Plan:
     """
     network = lay_out(experiment)
     described = ask_a_device(experiment)
-    if experiment.aggregation.scheme == "isolated":
-        network.graph.clear_edges()  # they never talk: no links, and each keeps its own parameters
-        network = Network(network.graph, np.eye(experiment.devices))
     links = tuple(
         PlannedLink(
             devices=(a, b),

@@ -178,8 +178,6 @@ class Roster:
 
     def _row(self, device: int) -> tuple[Neighbour, ...]:
         """Say of a device's neighbours what it needs to know: its row of the mixing matrix."""
-        if self.experiment.aggregation.scheme == "isolated":
-            return ()
         neighbours = []
         for link in row(self.network, device):
             member = self.members[link.neighbour]

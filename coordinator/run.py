@@ -114,10 +114,10 @@ def run(experiment: Experiment, out: Path | None, watch: Watch, interrupt: Inter
 
 def variant(experiment: Experiment, name: str) -> Experiment:
     """Return the experiment under one of the VARIANTS' conditions."""
-    return Experiment.model_validate(
-        experiment.model_dump()
-        | {section: experiment.model_dump()[section] | changes for section, changes in VARIANTS[name].items()}
-    )
+    table = experiment.model_dump()
+    for section, changes in VARIANTS[name].items():
+        table[section] |= changes
+    return Experiment.model_validate(table)
 
 
 def _preload(experiment: Experiment) -> tuple[str, ...]:

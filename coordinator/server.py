@@ -192,7 +192,7 @@ class Server:
                 pids=tuple(m.pid for m in members),
                 num_samples=tuple(r.num_samples for r in ready),
                 positions_m=tuple(graph.nodes[m.device]["position_m"] for m in members),
-                edges=() if self._roster.experiment.aggregation.scheme == "isolated" else tuple(edges),
+                edges=tuple(edges),
                 startup_wall_s=self._started_s - self._launched_s,
             )
         )

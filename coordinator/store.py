@@ -53,8 +53,11 @@ class RunFolder:
             raise BadInput(f"--out {path}: cannot be made ({error})") from error
         try:
             comments = (f"hearsay {version('hearsay')}, git {git_revision()}", f"run {run_id}")
-            write_whole(path / EXPERIMENT, dump(experiment, comments=comments))
-            folder = cls(path, run_id)
+            try:
+                write_whole(path / EXPERIMENT, dump(experiment, comments=comments))
+                folder = cls(path, run_id)
+            except OSError as error:
+                raise BadInput(f"--out {path}: cannot be written ({error.strerror})") from error
             try:
                 yield folder
             finally:

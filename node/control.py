@@ -180,9 +180,8 @@ class Control:
 
     def _send_reports(self) -> None:
         if self._reports:
-            self._send(
-                self._reports
-            )  # lost if the coordinator has been away for a full queue: memory is bounded
+            # Lost where the coordinator has been away for a full queue: what waits for it is bounded.
+            self._send(self._reports)
             self._reports, self._reported_s = [], monotonic()
 
     def send(self, message: Message) -> bool:

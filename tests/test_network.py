@@ -161,3 +161,10 @@ def test_what_cannot_be_laid_out_is_refused_in_one_line():
         lay_out(experiment(graph=Graph(kind="geometric", radius_m=1)))
     with pytest.raises(BadInput, match=r"^graph\.weights = uniform: needs a regular graph[^\n]*$"):
         lay_out(experiment(graph=Graph(kind="geometric", radius_m=70, weights="uniform")))
+
+
+def test_isolated_devices_have_no_links_and_keep_their_own():
+    network = lay_out(Experiment(devices=5, aggregation={"scheme": "isolated"}))
+    assert network.graph.number_of_edges() == 0
+    assert (network.weights == np.eye(5)).all()
+    assert all(row(network, device) == [] for device in range(5))

@@ -312,3 +312,13 @@ def test_a_second_interrupt_ends_at_once_even_if_nobody_had_stopped(hearsay, sma
     assert json.loads(stdout)["devices_lost"] == [0, 1, 2, 3]
     assert (run.out / "report.png").exists()
     wait_until(lambda: not session(run.process))
+
+
+def test_the_memory_transport_holds_more_sockets_than_a_context_has_by_default(hearsay, small):
+    # Every device has a socket for each of its 33 neighbours: more than the 1,023 of ZeroMQ's default.
+    run = hearsay(small, "transport.kind=memory", "graph.kind=complete", "devices=34", "rounds=1")
+    code, stdout, stderr = run.finish()
+    assert code == 0, stderr
+    summary = json.loads(stdout)
+    assert summary["devices_lost"] == []
+    assert summary["rounds"] == 1

@@ -180,6 +180,16 @@ def test_a_folder_that_the_user_had_made_stays(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_nothing_is_left_where_the_disk_is_full(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("coordinator.store.write_whole", full)
+    with pytest.raises(BadInput, match="No space left"), RunFolder.create(Experiment(), tmp_path / "run"):
+        pytest.fail("there is no folder to run in")
+    assert not (tmp_path / "run").exists()
+
+
 def fail_after_a_log_was_written(path):
     with RunFolder.create(Experiment(), path) as folder:
         (folder.logs / "process-0.log").write_text("why")
