@@ -32,6 +32,8 @@ class Started(Message):
     """Process of each device, on its own host."""
     num_samples: tuple[int, ...]
     """Training samples of each device."""
+    clock: Literal["virtual", "paced", "wall"] = "virtual"
+    """What modelled seconds are: not waited for, waited for, or not kept at all."""
     positions_m: tuple[tuple[float, float], ...]
     edges: tuple[Edge, ...]
     startup_wall_s: float

@@ -1,22 +1,16 @@
 """What a run would be: model and data as a device describes them, graph and links as they are planned."""
 
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from coordinator.device import describe, packet_error_tables
 from coordinator.network import lay_out
 from coordinator.weights import spectral_gap
-from protocol.air import airtime_s, frame_layout
+from protocol.access import Access, plan_access
+from protocol.air import frame_layout, planned_compute_s, planned_round_s
 from protocol.config import Experiment
-from protocol.errors import BadInput, RunError
-from protocol.experiment_file import dump
-from protocol.messages import Description
-
-DESCRIBE_WALL_S = 120.0
 
 
 class PlannedLink(BaseModel):
@@ -43,6 +37,11 @@ class Plan(BaseModel):
     bytes_per_frame: int
     packets_per_frame: int
     airtime_per_frame_s: float
+    num_slots: int
+    superframe_s: float
+    """0 where nobody waits for a slot."""
+    round_air_s: float
+    """Modelled seconds of a round in which every attempt is needed."""
     num_train: int
     num_test: int
     samples_per_class: tuple[tuple[int, ...], ...]
@@ -53,6 +52,8 @@ class Plan(BaseModel):
     spectral_gap: float
     packet_loss_mean: float | None
     links: tuple[PlannedLink, ...]
+    warnings: tuple[str, ...]
+    """What is allowed and hardly wanted."""
 
 
 def make_plan(experiment: Experiment) -> Plan:
@@ -60,8 +61,8 @@ def make_plan(experiment: Experiment) -> Plan:
 
     Raises BadInput for whatever would keep the run from starting, RunError if no device can be asked.
     """
-    network = lay_out(experiment)
-    described = ask_a_device(experiment)
+    network = lay_out(experiment, packet_error_tables(experiment))
+    described = describe(experiment)
     links = tuple(
         PlannedLink(
             devices=(a, b),
@@ -74,6 +75,7 @@ def make_plan(experiment: Experiment) -> Plan:
     )
     degrees = [degree for _, degree in network.graph.degree()]
     layout = frame_layout(experiment, described.num_parameters)
+    access = plan_access(experiment, layout, num_colours=network.num_slots, max_degree=network.max_degree)
     return Plan(
         name=experiment.name,
         devices=experiment.devices,
@@ -81,7 +83,10 @@ def make_plan(experiment: Experiment) -> Plan:
         num_parameters=described.num_parameters,
         bytes_per_frame=layout.payload_bytes,
         packets_per_frame=layout.num_packets,
-        airtime_per_frame_s=airtime_s(layout, experiment.radio),
+        airtime_per_frame_s=access.data_turn_s if links else 0.0,
+        num_slots=access.num_slots if links else 0,
+        superframe_s=access.superframe_s if links else 0.0,
+        round_air_s=planned_round_s(experiment, access) if links else planned_compute_s(experiment),
         num_train=described.num_train,
         num_test=described.num_test,
         samples_per_class=described.samples_per_class,
@@ -92,30 +97,14 @@ def make_plan(experiment: Experiment) -> Plan:
         spectral_gap=spectral_gap(network.weights),
         packet_loss_mean=float(np.mean([link.packet_loss for link in links])) if links else None,
         links=links,
+        warnings=tuple(_warnings(experiment, access)) if links else (),
     )
 
 
-def ask_a_device(experiment: Experiment) -> Description:
-    """Run one short `python -m node --describe`; the coordinator itself loads neither torch nor datasets."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "experiment.toml"
-        file.write_text(dump(experiment), encoding="utf-8")
-        try:
-            answer = subprocess.run(  # noqa: S603
-                [sys.executable, "-P", "-m", "node", "--describe", str(file)],
-                capture_output=True,
-                text=True,
-                timeout=DESCRIBE_WALL_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise RunError(f"no device described the experiment within {DESCRIBE_WALL_S:g} s") from error
-    last_line = (answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"])[-1]
-    if answer.returncode == 2:
-        raise BadInput(last_line.removeprefix("node: "))
-    if answer.returncode:
-        raise RunError(f"python -m node --describe failed: {last_line}")
-    try:
-        return Description.model_validate_json(answer.stdout)
-    except ValidationError as error:
-        raise RunError("python -m node --describe is of another version than this coordinator") from error
+def _warnings(experiment: Experiment, access: Access) -> Iterator[str]:
+    deadline_s = experiment.aggregation.round_deadline_air_s
+    if deadline_s < access.data_turn_s:
+        yield (
+            f"aggregation.round_deadline_air_s = {deadline_s:g}: a frame takes {access.data_turn_s:.4g} s "
+            f"on the air, so every one is late"
+        )

@@ -1,15 +1,13 @@
-"""`report.png`: one run in six panels, read from its event log.
+"""`report.png`: one run in nine panels, read from its event log.
 
-Rounds count from 1, as in the live view. Seconds are the host's.
+Rounds count from 1, as in the live view. Seconds are the host's unless they are said to be modelled.
 """
 
 from collections.abc import Mapping
 from math import floor, log10
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
@@ -17,20 +15,26 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from coordinator.cost_panels import draw_energy, draw_energy_per_link, draw_modelled_time
+from coordinator.drawing import (
+    INK,
+    PALE,
+    RED,
+    RUN_STYLES,
+    Dash,
+    Floats,
+    count,
+    dress,
+    note_aside,
+    percent,
+    plain,
+    say,
+    stack_per_device,
+)
 from coordinator.series import Curve, LinkLoss, consensus, link_losses, mean_stages_wall_s, over_devices
 from coordinator.summary import History
 from protocol.messages import Stages
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Dash: TypeAlias = Literal["-"] | tuple[float, tuple[float, ...]]
-
-# Okabe and Ito's colours: told apart with any colour vision.
-RUN_STYLES: tuple[tuple[str, Dash], ...] = (
-    ("#0072B2", "-"),
-    ("#D55E00", (0, (5, 1.5))),
-    ("#009E73", (0, (5, 1, 1, 1))),
-    ("#CC79A7", (0, (1, 1))),
-)
 STAGE_COLOURS = {
     "train": "#0072B2",
     "encode": "#56B4E9",
@@ -39,8 +43,8 @@ STAGE_COLOURS = {
     "air": "#E69F00",
     "decode": "#CC79A7",
     "mix": "#444444",
+    "pace": "#F0E442",
 }
-INK, PALE, RED = "#333333", "#777777", "#C00000"
 # Better heard is darker, and the palest end stays visible on white paper.
 SNR_COLOURS = LinearSegmentedColormap.from_list("snr", ("#F2B84B", "#4FA69B", "#1B3A6B"))
 LOSS_STYLES: tuple[tuple[float, Dash, str], ...] = (
@@ -58,18 +62,22 @@ def draw(runs: Mapping[str, History], path: Path, *, title: str) -> None:
     A reader of the file never sees half of it.
     """
     run = next(iter(runs.values()))
-    figure = Figure(figsize=(14, 8.6), dpi=140, layout="constrained")
+    figure = Figure(figsize=(14, 12.6), dpi=140, layout="constrained")
     figure.suptitle(f"{title}\n{headline(run)}", x=0.008, ha="left", fontsize=11, color=INK)
     # Each row on its own, so that colour bar and legends below do not squeeze the curves above.
-    above, below = figure.subfigures(2, 1, squeeze=False, hspace=0.03).flat
+    above, middle, below = figure.subfigures(3, 1, squeeze=False, hspace=0.03).flat
     accuracy, loss, consensus = above.subplots(1, 3)
-    packets, graph, stages = below.subplots(1, 3)
+    packets, graph, stages = middle.subplots(1, 3)
+    time, energy, links = below.subplots(1, 3)
     draw_accuracy(accuracy, runs)
     draw_loss(loss, runs)
     draw_consensus(consensus, runs)
     draw_packet_loss(packets, run)
     draw_graph(graph, run)
     draw_stages(stages, run)
+    draw_modelled_time(time, run)
+    draw_energy(energy, run)
+    draw_energy_per_link(links, run)
     partial = path.with_name(f".{path.name}.partial")
     figure.savefig(partial, format="png")
     partial.replace(path)
@@ -80,43 +88,41 @@ def headline(run: History) -> str:
     rounds = min((run.ended.rounds[device] for device in run.survivors), default=0)
     faults = sum(heard.missing == "wall" for heard in run.heard())
     return (
-        f"{_count(run.num_devices, 'device')}, {_count(len(run.started.edges), 'link')}, "
-        f"{_count(run.started.num_parameters, 'parameter')}; {run.ended.how} after {_count(rounds, 'round')}"
-        + (f"; {_count(len(run.died), 'device')} lost" if run.died else "")
-        + (f"; {_count(faults, 'frame')} not delivered by the host" if faults else "")
+        f"{count(run.num_devices, 'device')}, {count(len(run.started.edges), 'link')}, "
+        f"{count(run.started.num_parameters, 'parameter')}; {run.ended.how} after {count(rounds, 'round')}"
+        + (f"; {count(len(run.died), 'device')} lost" if run.died else "")
+        + (f"; {count(faults, 'frame')} not delivered by the host" if faults else "")
     )
 
 
 def draw_accuracy(axes: Axes, runs: Mapping[str, History]) -> None:
     """Draw test accuracy: the mean over devices, and a band from the worst to the best."""
-    _dress(axes, "test accuracy", "round", "share classified correctly", aside="mean, worst to best device")
+    dress(axes, "test accuracy", "round", "share classified correctly", aside="mean, worst to best device")
     curves = {name: over_devices(run, "accuracy") for name, run in runs.items()}
     _draw_rounds(axes, curves, runs, nothing="no round was evaluated")
 
 
 def draw_loss(axes: Axes, runs: Mapping[str, History]) -> None:
     """Draw training loss: the mean over devices, and a band from the lowest to the highest."""
-    _dress(axes, "training loss", "round", "cross-entropy [nat]", aside="mean, lowest to highest device")
+    dress(axes, "training loss", "round", "cross-entropy [nat]", aside="mean, lowest to highest device")
     curves = {name: over_devices(run, "loss") for name, run in runs.items()}
     _draw_rounds(axes, curves, runs, nothing="no round was trained")
     _log_scale_if_wide(axes, curves)
     broken = next(iter(curves.values())).not_finite
     if broken:
-        devices = _count(max(broken.values()), "device")
-        _aside(axes, f"not finite on up to {devices}, first in round {min(broken)}", RED)
+        devices = count(max(broken.values()), "device")
+        note_aside(axes, f"not finite on up to {devices}, first in round {min(broken)}", RED)
 
 
 def draw_consensus(axes: Axes, runs: Mapping[str, History]) -> None:
     """Draw the consensus distance: root mean square over devices, estimated from sampled coordinates."""
-    _dress(
-        axes, "consensus distance", "round", "L2 distance to the mean parameters", aside="RMS over devices"
-    )
+    dress(axes, "consensus distance", "round", "L2 distance to the mean parameters", aside="RMS over devices")
     curves = {name: consensus(run) for name, run in runs.items()}
     _draw_rounds(axes, curves, runs, nothing="no round was completed")
     _log_scale_if_wide(axes, curves)
     broken = next(iter(curves.values())).not_finite
     if broken:
-        _aside(axes, f"not finite, first in round {min(broken)}", RED)
+        note_aside(axes, f"not finite, first in round {min(broken)}", RED)
 
 
 def draw_packet_loss(axes: Axes, run: History) -> None:
@@ -125,7 +131,7 @@ def draw_packet_loss(axes: Axes, run: History) -> None:
     The expectation speaks of packets that fail their CRC. More than those are not mixed where losses
     are symmetric or frames come late. Links that lost nothing stand at the lower edge of the log scale.
     """
-    _dress(
+    dress(
         axes,
         "packet loss",
         "mean SNR of the link [dB]",
@@ -134,7 +140,7 @@ def draw_packet_loss(axes: Axes, run: History) -> None:
     )
     links = sorted(link_losses(run), key=lambda link: link.snr_db)
     if not links:
-        _say(axes, "no links: the devices never talk")
+        say(axes, "no links: the devices never talk")
         return
     snr_db, expected, sent, corrupted, lost = np.array(
         [(link.snr_db, link.expected, link.packets_sent, link.corrupted, link.lost) for link in links]
@@ -143,7 +149,7 @@ def draw_packet_loss(axes: Axes, run: History) -> None:
     shares = np.concatenate([corrupted[measured], lost[measured]])
     bottom_percent = 100 * 10.0 ** floor(log10(min([1e-3, *shares[shares > 0]])))
     weights = sent if measured.any() else np.ones_like(sent)
-    label = f"expected to fail: {_percent(np.average(expected, weights=weights))} of all"
+    label = f"expected to fail: {percent(np.average(expected, weights=weights))} of all"
     axes.plot(snr_db, 100 * expected, color=PALE, linewidth=1.2, label=label, zorder=4)
     area = 45 if len(links) <= 100 else 16
     for share, what, face, edge, size in (
@@ -159,26 +165,26 @@ def draw_packet_loss(axes: Axes, run: History) -> None:
                 s=size,
                 facecolors=face,
                 edgecolors=edge,
-                label=f"{what}: {_percent(total)} of all",
+                label=f"{what}: {percent(total)} of all",
                 zorder=3,
             )
     clean = measured & (lost == 0)
     if clean.any():
-        label = f"lost nothing: {np.count_nonzero(clean):,} of {_count(len(links), 'link')}"
+        label = f"lost nothing: {np.count_nonzero(clean):,} of {count(len(links), 'link')}"
         at_the_edge = np.full(np.count_nonzero(clean), bottom_percent)
         axes.scatter(
             snr_db[clean], at_the_edge, s=area, marker="v", color=PALE, clip_on=False, label=label, zorder=3
         )
     axes.set_yscale("log")
     axes.set_ylim(bottom_percent, 150)
-    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+    axes.yaxis.set_major_formatter(FuncFormatter(plain))
     axes.legend(frameon=False, fontsize=8, loc="upper right")
 
 
 def draw_graph(axes: Axes, run: History) -> None:
     """Draw devices where they stand; links by mean SNR (colour) and by the share of packets lost (dashes)."""
     links = link_losses(run)
-    _dress(axes, "graph", "x [m]", "y [m]", aside="dashes: packets not mixed" if links else "")
+    dress(axes, "graph", "x [m]", "y [m]", aside="dashes: packets not mixed" if links else "")
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.08)
     axes.grid(visible=False)
@@ -212,34 +218,14 @@ def draw_graph(axes: Axes, run: History) -> None:
 
 def draw_stages(axes: Axes, run: History) -> None:
     """Draw where each device's seconds went: its mean round, evaluation left out, as a stack of stages."""
-    _dress(axes, "host's time per round", "device", "", aside="mean, without evaluation")
+    dress(axes, "host's time per round", "device", "", aside="mean, without evaluation")
     seconds = mean_stages_wall_s(run)
     if not seconds.any():
-        _say(axes, "no round was completed")
+        say(axes, "no round was completed")
         return
     unit, scale = ("ms", 1e3) if seconds.sum(axis=0).max() < 1 else ("s", 1.0)
     axes.set_ylabel(f"wall time [{unit}]", fontsize=9)
-    tops = np.cumsum(seconds * scale, axis=0)
-    bottoms = tops - seconds * scale
-    # One step line per stage, whatever the number of devices; nan makes the gaps between the bars.
-    half = 0.4 if run.num_devices <= 64 else 0.5
-    edges = (np.arange(run.num_devices)[:, np.newaxis] + (-half, half)).ravel()
-    for stage, top, bottom in zip(Stages.model_fields, tops, bottoms, strict=True):
-        axes.stairs(
-            _with_gaps(top),
-            edges,
-            baseline=_with_gaps(bottom),
-            fill=True,
-            color=STAGE_COLOURS[stage],
-            label=stage,
-        )
-    axes.set_xlim(-0.7, run.num_devices - 0.3)
-    axes.set_ylim(0, 1.05 * tops[-1].max())
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16, min_n_ticks=1))
-    axes.grid(visible=False, axis="x")
-    axes.legend(
-        loc="center left", bbox_to_anchor=(1, 0.5), reverse=True, frameon=False, fontsize=8, handlelength=1
-    )
+    stack_per_device(axes, dict(zip(Stages.model_fields, seconds * scale, strict=True)), STAGE_COLOURS)
 
 
 def _draw_rounds(
@@ -247,7 +233,7 @@ def _draw_rounds(
 ) -> None:
     """Draw curves over rounds, with a legend where there is more than one thing to tell apart."""
     if not any(curve.rounds.size for curve in curves.values()):
-        _say(axes, nothing)
+        say(axes, nothing)
         return
     num_rounds = max(report.round + 1 for run in runs.values() for report in run.reports)
     pad = max(0.03 * (num_rounds - 1), 0.4)
@@ -305,7 +291,7 @@ def _log_scale_if_wide(axes: Axes, curves: Mapping[str, Curve]) -> None:
     low, high = axes.get_ylim()
     subs = (1.0,) if high > 100 * low else (1.0, 2.0, 3.0, 5.0)
     axes.yaxis.set_major_locator(LogLocator(subs=subs))
-    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+    axes.yaxis.set_major_formatter(FuncFormatter(plain))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
@@ -332,44 +318,3 @@ def _draw_links(axes: Axes, links: list[LinkLoss], places_m: Floats) -> list[Lin
         for limit, dash, label in LOSS_STYLES
         if any(style[0] == limit for style in styles)
     ]
-
-
-def _with_gaps(values: Floats) -> Floats:
-    gapped = np.full(2 * len(values) - 1, np.nan)
-    gapped[::2] = values
-    return gapped
-
-
-def _dress(axes: Axes, title: str, x: str, y: str, *, aside: str = "") -> None:
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
-    _aside(axes, aside, PALE)
-    axes.set_xlabel(x, fontsize=9)
-    axes.set_ylabel(y, fontsize=9)
-    axes.tick_params(labelsize=8, color=PALE)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(PALE)
-    axes.grid(visible=True, color="#E6E6E6", linewidth=0.6)
-    axes.set_axisbelow(True)
-
-
-def _aside(axes: Axes, text: str, colour: str) -> None:
-    axes.set_title(text, loc="right", fontsize=8, color=colour)
-
-
-def _say(axes: Axes, text: str) -> None:
-    """Fill a panel that has nothing to draw."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=PALE)
-
-
-def _plain(value: float, _: int | None) -> str:
-    return f"{value:g}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

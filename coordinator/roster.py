@@ -27,6 +27,7 @@ from protocol.messages import (
     Stop,
     Welcome,
 )
+from protocol.packet_errors import PacketErrorTable
 
 
 class Phase(Enum):
@@ -76,6 +77,7 @@ class Roster:
     run_id: str
     run_dir: str
     network: Network
+    packet_errors: tuple[PacketErrorTable, ...] = ()
     epoch: int = 0
     phase: Phase = Phase.GATHERING
     stopped: bool = False
@@ -174,7 +176,18 @@ class Roster:
         self.phase = Phase.RUNNING
         for member in self.members:
             member.last_heard_s = now_s
-        return [Tell(m.peer, Start(neighbours=self._row(m.device))) for m in self.members]
+        return [Tell(m.peer, self._start(m.device)) for m in self.members]
+
+    def _start(self, device: int) -> Start:
+        network = self.network
+        return Start(
+            neighbours=self._row(device),
+            slot=network.colours[device],
+            num_slots=network.num_slots,
+            max_degree=network.max_degree,
+            position_m=network.graph.nodes[device]["position_m"],
+            packet_errors=self.packet_errors,
+        )
 
     def _row(self, device: int) -> tuple[Neighbour, ...]:
         """Say of a device's neighbours what it needs to know: its row of the mixing matrix."""
@@ -189,6 +202,9 @@ class Roster:
                     address=member.ready.address,
                     weight=link.weight,
                     mean_snr_db=link.mean_snr_db,
+                    slot=link.slot,
+                    turn=link.turn,
+                    position_m=link.position_m,
                 )
             )
         return tuple(neighbours)

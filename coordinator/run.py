@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import zmq
 
+from coordinator.device import packet_error_tables
 from coordinator.interrupt import Interrupt
 from coordinator.launch.local import LocalProcesses
 from coordinator.network import lay_out
@@ -94,7 +95,8 @@ def run(experiment: Experiment, out: Path | None, watch: Watch, interrupt: Inter
     Raises BadInput, Interrupted or RunError.
     """
     _require_torch()
-    network = lay_out(experiment)
+    tables = packet_error_tables(experiment)
+    network = lay_out(experiment, tables)
     with RunFolder.create(experiment, out) as folder:
         launched_s = monotonic()
         num_processes = 1 if experiment.transport.kind == "memory" else experiment.devices
@@ -104,7 +106,7 @@ def run(experiment: Experiment, out: Path | None, watch: Watch, interrupt: Inter
             watch() as view,
             LocalProcesses.launch(num_processes, url, folder.logs, _preload(experiment)) as processes,
         ):
-            roster = Roster(experiment, folder.run_id, str(folder.path), network)
+            roster = Roster(experiment, folder.run_id, str(folder.path), network, tables)
             Server(socket, roster, folder, view, launched_s=launched_s).serve(processes, interrupt)
     events = history(read_events(folder.path))
     summary = summarise(events, experiment, folder.parameters(), folder.path)

@@ -43,7 +43,7 @@ class LinkLoss:
     expected: float
     packets_sent: int
     corrupted: float
-    """Share that failed its CRC; nan if nothing was sent."""
+    """Share of all transmissions, repeats among them, that failed its CRC; nan if nothing was sent."""
     lost: float
     """Share that was not mixed, for whatever reason; nan if nothing was sent."""
 
@@ -72,12 +72,13 @@ def over_devices(run: History, value: Literal["accuracy", "loss"]) -> Curve:
 
 def link_losses(run: History) -> list[LinkLoss]:
     """Count what became of every link's packets; a dead neighbour's silence is no loss of the link."""
-    sent, corrupted, lost = (dict[tuple[int, int], int]() for _ in range(3))
+    sent, on_air, corrupted, lost = (dict[tuple[int, int], int]() for _ in range(4))
     for report in run.reports:
         for neighbour, heard in report.heard.items():
             if heard.missing != "dead":
                 link = (min(report.device, neighbour), max(report.device, neighbour))
                 sent[link] = sent.get(link, 0) + heard.packets_sent
+                on_air[link] = on_air.get(link, 0) + heard.packets_sent + heard.packets_resent
                 corrupted[link] = corrupted.get(link, 0) + heard.packets_corrupted
                 lost[link] = lost.get(link, 0) + heard.packets_lost
     found = []
@@ -90,7 +91,7 @@ def link_losses(run: History) -> list[LinkLoss]:
                 snr_db=edge.mean_snr_db,
                 expected=edge.packet_loss,
                 packets_sent=num_sent,
-                corrupted=corrupted[link] / num_sent if num_sent else float("nan"),
+                corrupted=corrupted[link] / on_air[link] if num_sent else float("nan"),
                 # What could not even be handed over counts as lost but not as sent.
                 lost=min(lost[link] / num_sent, 1.0) if num_sent else float("nan"),
             )

@@ -1,7 +1,8 @@
 """What came of a run, in numbers: read from its event log and its parameter files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import fsum
 from pathlib import Path
 from typing import Literal
 
@@ -10,17 +11,58 @@ from pydantic import BaseModel, ConfigDict
 
 from coordinator.consensus import exact_distance
 from coordinator.events import Consensus, Died, Ended, Event, Started
+from coordinator.expenses import by_device, by_link
 from protocol.config import Experiment
 from protocol.errors import RunError
 from protocol.messages import Heard, Report
 
+DEADLINES_PER_ROUND = 2
+"""Of a paced device: one when it has trained, one when the exchange is over."""
+MAX_MISSED = 0.01
+"""Share of deadlines that a valid paced run may miss."""
 
-class Summary(BaseModel):
-    """The object that `hearsay run --json` prints and `summary.json` holds; units are in the names."""
+
+class Modelled(BaseModel):
+    """What a run would have taken real devices; part of its summary."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings"
     )
+
+    clock: Literal["virtual", "paced", "wall"]
+    """What modelled seconds are: not waited for, waited for, or not kept at all."""
+    valid: bool
+    """Whether the seconds mean what they say: a paced run that missed its deadlines is not valid."""
+    invalid_reason: str
+    """Why not; empty for a valid run."""
+    deadlines_missed: int
+    """With a paced clock: deadlines that the host did not keep."""
+    air_s: float | None
+    """Modelled seconds of the run: the slowest surviving device's clock; none with the wall clock."""
+    compute_air_s: float | None
+    """Of those, seconds of computing, mean over devices."""
+    tx_air_s: float | None
+    """Seconds on the air, summed over devices; a broadcast counts once."""
+    slot_wait_air_s: float | None
+    """Seconds of being ready to send and waiting for a slot, mean over devices."""
+    joules: float | None
+    """Modelled joules of all devices, those that died on the way included; none with the wall clock."""
+    joules_compute: float | None
+    """Of those, for computing."""
+    joules_tx: float | None
+    """For sending."""
+    joules_rx: float | None
+    """For receiving."""
+    joules_idle: float | None
+    """For being on at all."""
+    joules_per_device: tuple[float, ...]
+    """Joules of each device; empty with the wall clock."""
+    joules_per_link: dict[str, float]
+    """Joules that both ends spent on each link, sending and receiving, by "a-b"."""
+
+
+class Summary(Modelled):
+    """The object that `hearsay run --json` prints and `summary.json` holds; units are in the names."""
 
     run_id: str
     """Name of the run, with the time it began."""
@@ -72,8 +114,8 @@ class Summary(BaseModel):
     """Frames of neighbours that had died."""
     frames_dropped: int
     """Frames refused at the door (truncated, of a wrong size, of another run, version or epoch, ...)."""
-    air_s: float
-    """Modelled seconds of the run: the slowest surviving device's clock."""
+    packets_resent: int
+    """Radio packets sent again, counted once for each neighbour they were sent to."""
     pids: tuple[int, ...]
     """Process of each device."""
     compare: "dict[str, Summary]" = {}
@@ -163,8 +205,50 @@ def summarise(run: History, experiment: Experiment, parameters: list[Path], run_
         frames_missing_wall=missing.count("wall"),
         frames_missing_dead=missing.count("dead"),
         frames_dropped=sum(sum(report.dropped.values()) for report in run.reports),
-        air_s=max((report.air_s for report in run.reports if report.device in alive), default=0.0),
+        packets_resent=sum(h.packets_resent for h in heard),
+        **_modelled(run, experiment, alive).model_dump(),
         pids=run.started.pids,
+    )
+
+
+def _modelled(run: History, experiment: Experiment, alive: set[int]) -> Modelled:
+    """Condense modelled seconds and joules, and judge whether a paced clock was kept."""
+    clock = experiment.runtime.clock
+    missed = sum(report.deadlines_missed for report in run.reports)
+    set_ = DEADLINES_PER_ROUND * len(run.reports)
+    reason = ""
+    if clock == "paced" and missed > MAX_MISSED * set_:
+        reason = (
+            f"{missed} of {set_} deadlines were passed by more than "
+            f"{experiment.runtime.pace_slack_wall_s:g} s: this host is too slow for "
+            f"runtime.pace = {experiment.runtime.pace:g}"
+        )
+    devices = by_device(run.reports, run.num_devices) if clock != "wall" else []
+    links = by_link(run.reports) if clock != "wall" else {}
+    kept = clock != "wall"
+
+    def mean(seconds: list[float]) -> float | None:
+        return fsum(seconds) / run.num_devices if kept else None
+
+    def total(joules: Iterable[float]) -> float | None:
+        return fsum(joules) if kept else None
+
+    return Modelled(
+        clock=clock,
+        valid=not reason,
+        invalid_reason=reason,
+        deadlines_missed=missed,
+        air_s=max((r.spent.air_s for r in run.reports if r.device in alive), default=0.0) if kept else None,
+        compute_air_s=mean([r.spent.compute_air_s for r in run.reports]),
+        tx_air_s=total(h.tx_air_s for h in run.heard()),
+        slot_wait_air_s=mean([r.spent.slot_wait_air_s for r in run.reports]),
+        joules=total(j.total for j in devices),
+        joules_compute=total(j.compute for j in devices),
+        joules_tx=total(j.tx for j in devices),
+        joules_rx=total(j.rx for j in devices),
+        joules_idle=total(j.idle for j in devices),
+        joules_per_device=tuple(j.total for j in devices),
+        joules_per_link={f"{a}-{b}": joules for (a, b), joules in links.items()},
     )
 
 

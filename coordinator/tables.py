@@ -13,7 +13,10 @@ MAX_LINKS = 40
 def summary_table(summary: Summary) -> Table:
     """Lay out a run's results, one column for it and one for each run it is compared with."""
     columns = {"run": summary} | summary.compare
-    caption = "seconds are bound by the interpreter lock" if summary.transport == "memory" else None
+    captions = [f"INVALID: {summary.invalid_reason}"] if not summary.valid else []
+    if summary.transport == "memory":
+        captions.append("host seconds are bound by the interpreter lock")
+    caption = "; ".join(captions) or None
     table = Table(title=summary.run_id, title_justify="left", min_width=60, caption=caption)
     table.add_column("")
     for name in columns:
@@ -26,7 +29,10 @@ def summary_table(summary: Summary) -> Table:
         "training loss, mean": lambda s: _number(s.loss_mean, ".4f"),
         "consensus distance": lambda s: _number(s.consensus_distance, ".4g"),
         "packets sent": lambda s: f"{s.packets_sent:,}",
-        "packets that failed their CRC": lambda s: _share(s.packets_corrupted, s.packets_sent),
+        "packets that failed their CRC": lambda s: _share(
+            s.packets_corrupted, s.packets_sent + s.packets_resent
+        ),
+        "packets sent again": lambda s: f"{s.packets_resent:,}",
         "packets lost, either way": lambda s: _share(s.packets_lost, s.packets_sent),
         "frames missing (late, host, dead)": lambda s: (
             f"{s.frames_missing_air}, {s.frames_missing_wall}, {s.frames_missing_dead}"
@@ -37,8 +43,17 @@ def summary_table(summary: Summary) -> Table:
         "round, 95th percentile (wall s)": lambda s: _number(s.round_wall_s_p95, ".4f"),
         "start-up (wall s)": lambda s: f"{s.startup_wall_s:.2f}",
         "whole run (wall s)": lambda s: f"{s.wall_s:.2f}",
-        "whole run (air s)": lambda s: f"{s.air_s:.2f}",
+        "whole run (air s)": lambda s: _number(s.air_s, ".2f"),
+        "computing, mean of devices (air s)": lambda s: _number(s.compute_air_s, ".2f"),
+        "waiting for slots, mean of devices (air s)": lambda s: _number(s.slot_wait_air_s, ".2f"),
+        "on the air, all devices (air s)": lambda s: _number(s.tx_air_s, ".2f"),
+        "energy (J)": lambda s: _number(s.joules, ".4g"),
+        "for computing, sending, receiving, idling (J)": lambda s: ", ".join(
+            _number(joules, ".3g") for joules in (s.joules_compute, s.joules_tx, s.joules_rx, s.joules_idle)
+        ),
     }
+    if any(s.clock == "paced" for s in columns.values()):
+        rows["paced clock"] = lambda s: "" if s.clock != "paced" else "valid" if s.valid else "INVALID"
     for name, value in rows.items():
         table.add_row(name, *(value(s) for s in columns.values()))
     return table
@@ -56,6 +71,9 @@ def plan_tables(plan: Plan) -> list[Table]:
         ("bytes per frame", f"{plan.bytes_per_frame:,}"),
         ("radio packets per frame", f"{plan.packets_per_frame:,}"),
         ("air seconds per frame", f"{plan.airtime_per_frame_s:.4g}"),
+        ("slots (colours of the graph)", f"{plan.num_slots}"),
+        ("air seconds per superframe", f"{plan.superframe_s:.4g}"),
+        ("air seconds per round, computing included", f"{plan.round_air_s:.4g}"),
         (
             "graph",
             f"{plan.graph_kind}, {len(plan.links)} links, degree {plan.degree_min} to {plan.degree_max}",
@@ -72,7 +90,7 @@ def plan_tables(plan: Plan) -> list[Table]:
     samples.add_column("all", justify="right")
     for device, counts in enumerate(plan.samples_per_class):
         samples.add_row(str(device), *(str(n) if n else "·" for n in counts), str(sum(counts)))
-    links = Table(title="links", title_justify="left")
+    links = Table(title="links", title_justify="left", caption="\n".join(plan.warnings) or None)
     for name in ("link", "distance (m)", "weight", "mean SNR (dB)", "expected packet loss"):
         links.add_column(name, justify="right")
     for link in plan.links[:MAX_LINKS]:

@@ -1,4 +1,4 @@
-"""`python -m node --coordinator URL` is a device; `--describe FILE` prints what model and data a run has."""
+"""`python -m node --coordinator URL` is a device; its other options print what a run of FILE would have."""
 
 import argparse
 import signal
@@ -6,11 +6,15 @@ import sys
 import threading
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from node.control import Leave
 from node.describe import describe
 from node.host import EXIT_FAILED, serve
+from node.phy import packet_error_tables
 from protocol.errors import BadInput, HearsayError
 from protocol.experiment_file import load
+from protocol.packet_errors import PacketErrorTable
 
 EXIT_BAD_INPUT = 2
 EXIT_LEFT = 3
@@ -18,11 +22,14 @@ EXIT_LEFT = 3
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one device, or describe an experiment; return the exit code."""
+    """Run one device, or print what an experiment's model, data or radio come to; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m node", description="One device of a Hearsay run.")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--coordinator", metavar="URL", help="be a device; everything else is told at the door")
     what.add_argument("--describe", metavar="FILE", type=Path, help="print model and data of FILE as JSON")
+    what.add_argument(
+        "--packet-errors", metavar="FILE", type=Path, help="print packet-error tables of FILE as a JSON array"
+    )
     parser.add_argument(
         "--connect-wall-s",
         type=float,
@@ -34,6 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if args.describe is not None:
             sys.stdout.write(describe(load(args.describe)).model_dump_json() + "\n")
+            return 0
+        if args.packet_errors is not None:
+            tables = TypeAdapter(tuple[PacketErrorTable, ...]).dump_json(
+                packet_error_tables(load(args.packet_errors))
+            )
+            sys.stdout.write(tables.decode() + "\n")
             return 0
         return serve(args.coordinator, args.connect_wall_s, _until_terminated())
     except HearsayError as error:

@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 from node.control import FLUSH_WALL_S, Control, Leave
 from node.data import load, share
 from node.gossip import Gossip
+from node.mixing import mixing_step
 from node.model import FlatModel, build
+from node.pace import Pacer
 from node.stopwatch import Stopwatch
 from node.train import Trainer
 from node.transport.zmq import Context, ZmqTransport
@@ -52,34 +54,42 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
         start = control.wait_for_start(experiment.runtime.join_wall_s)
         for neighbour in start.neighbours:
             transport.connect(neighbour.device, neighbour.address)
-        gossip = Gossip(welcome, start.neighbours, transport, layout)
+        gossip = Gossip(welcome, start, transport, layout, model.x)
+        radio, peers = gossip.radio, gossip.peers
         sample = consensus_sample(experiment.seed, layout.num_values)
-        watch = Stopwatch()
+        watch, pacer = Stopwatch(), Pacer(experiment.runtime)
         x, round_ = model.x, 0
         try:
             for round_ in range(experiment.rounds):
                 watch.restart()
                 control.check()
+                radio.begin_round()
                 # Back after a stop, a device that trained at its neighbours' speed would never reach them.
-                loss = None if gossip.is_behind(round_) else trainer.local_sgd()
+                trained = None if gossip.is_behind(round_) else trainer.local_sgd()
                 watch.lap("train")
+                radio.compute(trained)
                 sent = gossip.encode(x, round_)
                 watch.lap("encode")
+                pacer.hold(radio.air_s, peers, control)
+                watch.lap("pace")
                 arrived = gossip.exchange(sent, round_, control, watch)
-                arrived.mix_(x, sent.xhat)
+                arrived.mix_(x, sent.xhat, mixing_step(experiment.aggregation, round_))
                 watch.lap("mix")
+                pacer.hold(radio.air_s, peers, control)
+                watch.lap("pace")
                 evaluation = trainer.evaluate() if is_evaluated(experiment, round_) else None
                 report = Report(
                     run_id=welcome.run_id,
                     device=device,
                     round=round_,
-                    loss=loss,
+                    loss=trained.loss if trained else None,
                     accuracy=evaluation.accuracy if evaluation else None,
                     test_loss=evaluation.loss if evaluation else None,
-                    bytes_sent=gossip.bytes_sent(),
+                    bytes_sent=peers.bytes_sent(),
                     heard=gossip.heard,
-                    dropped=gossip.dropped(),
-                    air_s=gossip.air_s,
+                    dropped=peers.dropped(),
+                    spent=radio.spent(),
+                    deadlines_missed=pacer.missed(),
                     wall_s=watch.wall_s,
                     stages_wall_s=watch.stages(),
                 )

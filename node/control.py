@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import ceil
 from time import monotonic
 from urllib.parse import urlsplit
 
@@ -150,6 +151,10 @@ class Control:
                 raise Leave("told to stop")
         self.check()
         return deaths
+
+    def wait(self, wall_s: float) -> None:
+        """Wait so long, or until the coordinator has said something."""
+        self.socket.poll(ceil(1000 * wall_s))
 
     def check(self) -> None:
         """Raise Leave if this process was terminated, or the coordinator is away longer than the grace."""

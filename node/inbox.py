@@ -6,11 +6,17 @@ order, so what is missing was lost), or it fell silent once and has not caught u
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeAlias
 
-from protocol.codec import Bytes
-from protocol.frame import Header, Kind
+from protocol.codec import Bytes, Layout, selected
+from protocol.errors import FrameError
+from protocol.frame import FLAG_FINAL, Header, Kind
+
+Awaited: TypeAlias = tuple[Kind, int]
+"""A frame of this round: its kind and attempt."""
 
 
 class Verdict(StrEnum):
@@ -44,6 +50,28 @@ class Expected:
     epoch: int
     shape: tuple[int, int, int, int]
     payload_bytes: dict[Kind, int]
+    """Of the kinds that this run has, at attempt 0."""
+    layout: Layout
+    modulations: frozenset[int] = frozenset({0})
+    """Numbers that frames of parameters may carry."""
+    max_attempts: int = 1
+
+    def fits(self, frame: Frame) -> bool:
+        """Say whether a frame is of this run's model and codec, and as long as it must be."""
+        header = frame.header
+        shape = (header.codec, header.flags & ~FLAG_FINAL, header.num_values, header.packet_bytes)
+        size = self.payload_bytes.get(header.kind)
+        if shape != self.shape or header.payload_bytes != len(frame.payload) or size is None:
+            return False
+        if header.modulation not in (self.modulations if header.kind is Kind.PARAMETERS else {0}):
+            return False
+        if header.attempt == 0 or header.kind is not Kind.PARAMETERS:
+            return header.attempt < self.max_attempts and len(frame.payload) == size
+        try:
+            selected(frame.payload, self.layout)
+        except FrameError:
+            return False
+        return header.attempt < self.max_attempts
 
 
 @dataclass
@@ -55,7 +83,8 @@ class _Sender:
     """Newest round heard of it."""
     missed: int = -1
     """Newest round of which a frame came too early to be kept: nothing more of it is waited for."""
-    frames: dict[tuple[int, Kind], Frame] = field(default_factory=dict)
+    frames: dict[tuple[int, Kind, int], Frame] = field(default_factory=dict)
+    awaited: set[Awaited] = field(default_factory=set)
 
 
 class Inbox:
@@ -67,34 +96,39 @@ class Inbox:
 
     ROUNDS_AHEAD = 1
 
-    def __init__(self, expected: Expected, incarnations: dict[int, int], kinds: tuple[Kind, ...]) -> None:
+    def __init__(self, expected: Expected, incarnations: dict[int, int]) -> None:
         self._expected = expected
         self._senders = {device: _Sender(incarnation) for device, incarnation in incarnations.items()}
-        self._kinds = kinds
         self.round = 0
         self.dropped: Counter[tuple[int, Verdict]] = Counter()
 
-    def begin(self, round_: int) -> None:
-        """Enter a round and forget every frame of earlier ones."""
+    def begin(self, round_: int, awaited: Iterable[Awaited]) -> None:
+        """Enter a round, forget every frame of earlier ones, and await these of every neighbour."""
         self.round = round_
+        awaited = set(awaited)
         for sender in self._senders.values():
             sender.frames = {key: frame for key, frame in sender.frames.items() if key[0] >= round_}
+            sender.awaited = set(awaited)
+
+    def await_also(self, device: int, kind: Kind, attempt: int) -> None:
+        """Await one more frame of this round of a neighbour."""
+        self._senders[device].awaited.add((kind, attempt))
 
     def feed(self, frame: Frame) -> Verdict:
         """Take a frame in, or drop and count it; TAKEN means it belongs to this round."""
         verdict = self._judge(frame)
         if verdict in (Verdict.TAKEN, Verdict.EARLY):
             sender, header = self._senders[frame.header.sender], frame.header
-            sender.frames[header.round, header.kind] = frame
+            sender.frames[header.round, header.kind, header.attempt] = frame
             sender.round = max(sender.round, header.round)
             sender.silent = False
         else:
             self.dropped[frame.header.sender, verdict] += 1
         return verdict
 
-    def get(self, device: int, kind: Kind) -> Frame | None:
+    def get(self, device: int, kind: Kind, attempt: int = 0) -> Frame | None:
         """Return a neighbour's frame of this round, if it is in."""
-        return self._senders[device].frames.get((self.round, kind))
+        return self._senders[device].frames.get((self.round, kind, attempt))
 
     def died(self, device: int, incarnation: int) -> bool:
         """Stop waiting for a neighbour; False if the life that ended is not its present one."""
@@ -123,12 +157,16 @@ class Inbox:
         """Return the neighbours whose frames of this round may still come."""
         return [device for device in self._senders if self.may_come(device)]
 
-    def may_come(self, device: int) -> bool:
-        """Say whether a frame of this round is still missing from a neighbour that may yet send it."""
+    def may_come(self, device: int, kind: Kind | None = None) -> bool:
+        """Say whether an awaited frame (of this kind) is missing from a neighbour that may yet send it."""
         sender = self._senders[device]
         if sender.dead or sender.silent or sender.round > self.round or sender.missed >= self.round:
             return False
-        return any((self.round, kind) not in sender.frames for kind in self._kinds)
+        return any(
+            (self.round, *awaited) not in sender.frames
+            for awaited in sender.awaited
+            if kind is None or awaited[0] is kind
+        )
 
     def _judge(self, frame: Frame) -> Verdict:
         header, expected = frame.header, self._expected
@@ -141,9 +179,7 @@ class Inbox:
             return Verdict.STRANGER
         if header.incarnation != sender.incarnation:
             return Verdict.REBORN
-        shape = (header.codec, header.flags, header.num_values, header.packet_bytes)
-        size = expected.payload_bytes[header.kind]
-        if shape != expected.shape or header.payload_bytes != size or len(frame.payload) != size:
+        if not expected.fits(frame):
             return Verdict.SHAPE
         if header.round < self.round:
             if header.round == self.round - 1:  # one step behind: waited for once, it is in step again
@@ -152,6 +188,6 @@ class Inbox:
         if header.round > self.round + self.ROUNDS_AHEAD:
             sender.round = sender.missed = max(sender.round, header.round)  # it has left this round behind
             return Verdict.TOO_EARLY
-        if (header.round, header.kind) in sender.frames:
+        if (header.round, header.kind, header.attempt) in sender.frames:
             return Verdict.DUPLICATE
         return Verdict.TAKEN if header.round == self.round else Verdict.EARLY

@@ -1,4 +1,4 @@
-"""Mixing in place: x += s - m * xhat.
+"""Mixing in place: x += g (s - m * xhat), with the step g = 1 unless mixing is damped.
 
 s is the weighted sum of what arrived and m the mass (weight) it carries; xhat is the device's own
 payload as its neighbours decoded it. Whatever did not arrive is simply less mass, so every row of
@@ -9,7 +9,13 @@ import numpy as np
 import torch
 
 from protocol.channel import Mask
-from protocol.codec import Float32s, Layout
+from protocol.codec import Float32s, Layout, Selection
+from protocol.config import Aggregation
+
+
+def mixing_step(aggregation: Aggregation, round_: int) -> float:
+    """Damping g_k of round k: step / (1 + k / step_decay_rounds) ^ step_exponent."""
+    return float(aggregation.step / (1 + round_ / aggregation.step_decay_rounds) ** aggregation.step_exponent)
 
 
 class Arrived:
@@ -47,10 +53,33 @@ class Arrived:
                 self.m[start:stop] += weight
         self._empty = False
 
-    def mix_(self, x: torch.Tensor, xhat: torch.Tensor | None) -> None:
+    def add_selection_(self, xj: Float32s, weight: float, selection: Selection, counted: Mask) -> None:
+        """Add packets that a neighbour sent again: xj holds their numbers, counted says which to add."""
+        if self._empty:
+            self.s.zero_()
+        sizes = selection.layout.values_of_each()
+        ends = np.cumsum(sizes)
+        for k in np.flatnonzero(counted).tolist():
+            packet = int(selection.packets[k])
+            values = torch.from_numpy(xj[ends[k] - sizes[k] : ends[k]])
+            self.s[self._layout.values(packet)].add_(values, alpha=weight)
+            self.m[packet] += weight
+        self._empty = False
+
+    def deliver(self) -> tuple[Float32s, Float32s]:
+        """Return (s, m), zeroed, for an analog receiver to write what it heard as one signal."""
+        self.s.zero_()
+        self.m.fill(0)
+        self._empty = False
+        return self.s.numpy(), self.m
+
+    def mix_(self, x: torch.Tensor, xhat: torch.Tensor | None, step: float = 1.0) -> None:
         """Mix what arrived into x, shape (num_values,), in place; xhat is None where it is x itself."""
         if self._empty:
             return
+        if step != 1:
+            self.s.mul_(step)
+            self.m *= np.float32(step)
         if self.m.min() == self.m.max():
             mass = float(self.m[0])
             if xhat is None:

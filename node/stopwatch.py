@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 
 from protocol.messages import Stages
 
-Stage: TypeAlias = Literal["train", "encode", "send", "wait", "air", "decode", "mix"]
+Stage: TypeAlias = Literal["train", "encode", "send", "wait", "air", "decode", "mix", "pace"]
 
 
 class Stopwatch:

@@ -1,6 +1,7 @@
 """Learning on one device: local SGD steps, and the test set."""
 
 from dataclasses import dataclass
+from time import thread_time
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -21,6 +22,16 @@ class Evaluation:
     loss: float
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What the local rounds of one round came to: their mean training loss, and what they took."""
+
+    loss: float | None
+    samples: int
+    processor_s: float
+    """Processor time of this thread on the host."""
+
+
 class Trainer:
     """A model, its optimiser and its samples; batches are drawn from the device's own stream."""
 
@@ -39,9 +50,9 @@ class Trainer:
         self._generator = torch.Generator().manual_seed(sub_seed(seed, Purpose.BATCHES, a=device))
         self._order = torch.empty(0, dtype=torch.int64)
 
-    def local_sgd(self) -> float | None:
-        """Take the local rounds of one round in place; return their mean training loss."""
-        losses = []
+    def local_sgd(self) -> Trained:
+        """Take the local rounds of one round in place."""
+        losses, began_s = [], thread_time()
         for _ in range(self._rounds):
             batch = self._next_batch()
             loss = cross_entropy(self._model.module(self._share.x[batch]), self._share.y[batch])
@@ -49,7 +60,11 @@ class Trainer:
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimiser.step()
             losses.append(loss.item())
-        return sum(losses) / len(losses) if losses else None
+        return Trained(
+            loss=sum(losses) / len(losses) if losses else None,
+            samples=self._batch_size * len(losses),
+            processor_s=thread_time() - began_s,
+        )
 
     @torch.no_grad()
     def evaluate(self) -> Evaluation:

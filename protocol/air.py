@@ -1,56 +1,187 @@
-"""One hop through the air: what a frame's packets meet between one antenna and the next.
+"""The air between two devices: what a frame's packets meet between one antenna and the other.
 
-Everything is a pure function of the hop, so both ends, any placement and any order of arrival see
-the same fades and the same flipped bits.
+Everything is a pure function of seed, round, attempt and pair, so both ends, any placement and any order
+of arrival see the same fades and the same flipped bits.
 """
 
 from dataclasses import dataclass
+from math import ceil, hypot
 
 import numpy as np
 
-from protocol.channel import Reception, receive
+from protocol.access import Access
+from protocol.bursts import burst_mask
+from protocol.channel import Reception, apply_errors
 from protocol.codec import Bytes, Layout
-from protocol.config import Experiment, Radio
-from protocol.link import bit_error_probability, bit_rate_bps, fading_gains
+from protocol.config import Experiment
+from protocol.fading import FadingProcess, Floats, block_correlation
+from protocol.link import mean_snr_db, packet_loss_probability
+from protocol.mobility import Place, Walk
+from protocol.modulation import ROBUST, bit_error_probability, coded_snr
+from protocol.packet_errors import PacketErrorTable, packet_loss, residual_ber
+from protocol.radio import Modulation, Radio
 from protocol.streams import Purpose, stream
+
+_ROUNDING = 1e-9
+"""Of a coherence block; a packet that starts this close before a block belongs to it."""
 
 
 def frame_layout(experiment: Experiment, num_values: int) -> Layout:
-    """Lay out a frame of num_values parameters; packets carry a CRC unless the channel is ideal."""
+    """Lay out a frame of num_values parameters; packets of a digital radio carry a CRC."""
     codec = experiment.codec
-    return Layout(codec.kind, num_values, codec.packet_bytes, checked=experiment.radio.scheme != "ideal")
+    return Layout(codec.kind, num_values, codec.packet_bytes, checked=experiment.radio.scheme == "digital")
 
 
 @dataclass(frozen=True)
-class Hop:
-    """Who sends to whom in which round and attempt, over a link of which mean Es/N0."""
+class Transmission:
+    """One time on the air: which device sends, in which round, turn and attempt, with which modulation."""
 
-    seed: int
     round: int
     sender: int
-    receiver: int
-    mean_snr_db: float
+    slot: int
+    turn: int
     attempt: int = 0
+    modulation: Modulation = ROBUST
 
 
-def cross(payload: Bytes, layout: Layout, radio: Radio, hop: Hop) -> Reception:
-    """Pass a payload over one hop and say which packets survive; the payload itself is never written."""
-    if radio.scheme == "ideal":
-        return Reception(np.ones(layout.num_packets, dtype=np.bool_), 0)
-    gains = fading_gains(
-        radio,
-        seed=hop.seed,
-        round_=hop.round,
-        pair=(hop.sender, hop.receiver),
-        num_packets=layout.num_packets,
+class AirLink:
+    """The air between two neighbours, as both ends know it without a message."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        access: Access,
+        *,
+        pair: tuple[int, int],
+        mean_snr_db: float,
+        places_m: tuple[Place, Place],
+    ) -> None:
+        self._experiment = experiment
+        self._access = access
+        self._pair = pair
+        self._mean_snr_db = mean_snr_db
+        radio = experiment.radio
+        self._block_s = radio.coherence_packets * access.packet_s
+        blocks, block_s = 1, radio.coherence_rounds * planned_round_s(experiment, access)
+        if self._block_s:  # an ideal channel takes no time, and has no fades
+            block_s = self._block_s
+            blocks = ceil(radio.attempts * access.attempt_s / block_s) + 1
+        self._fading = FadingProcess(
+            radio.fade,
+            seed=experiment.seed,
+            pair=pair,
+            blocks_per_round=blocks,
+            correlation=block_correlation(radio.doppler_hz, block_s),
+        )
+        area_m = experiment.graph.area_m
+        self._walks = [
+            Walk(experiment.mobility, area_m, place_m, seed=experiment.seed, device=device)
+            for device, place_m in zip(pair, places_m, strict=True)
+        ]
+
+    def mean_snr_db(self, round_: int) -> float:
+        """Mean Es/N0 over the fading [dB], where the two devices stand in this round."""
+        if self._experiment.mobility.kind == "none":
+            return self._mean_snr_db
+        (x, y), (to_x, to_y) = (walk.place_m(round_) for walk in self._walks)
+        return mean_snr_db(
+            hypot(to_x - x, to_y - y),
+            self._experiment.radio,
+            self._access.bandwidth_hz,
+            seed=self._experiment.seed,
+            pair=self._pair,
+        )
+
+    def snr(self, transmission: Transmission, layout: Layout) -> Floats:
+        """Instantaneous Es/N0 (linear) of each packet of a transmission, shape (num_packets,)."""
+        return 10 ** (self.mean_snr_db(transmission.round) / 10) * self.gains(transmission, layout)
+
+    def gains(self, transmission: Transmission, layout: Layout) -> Floats:
+        """Power gain that each packet meets: that of the coherence block in which its airtime falls."""
+        radio = self._experiment.radio
+        if not radio.coherence_packets:
+            gain = self._fading.gains(transmission.round // radio.coherence_rounds)[0]
+            return np.full(layout.num_packets, gain)
+        access = self._access
+        begin_s = transmission.attempt * access.attempt_s + access.data_offset_s(
+            transmission.slot, transmission.turn
+        )
+        packets_s = access.packets_airtime_s(1.0, transmission.modulation) * layout.packet_bits
+        starts_s = begin_s + np.cumsum(packets_s) - packets_s
+        blocks = (starts_s / self._block_s + _ROUNDING).astype(np.int64)
+        gains = self._fading.gains(transmission.round)
+        return gains[np.minimum(blocks, len(gains) - 1)]
+
+    def block_gains(self, transmission: Transmission, num_blocks: int) -> Floats:
+        """Power gain of each of the blocks that an analog frame is divided into, shape (num_blocks,)."""
+        radio = self._experiment.radio
+        if not radio.coherence_packets:
+            return self._fading.gains(transmission.round // radio.coherence_rounds)
+        begin_s = self._access.data_offset_s(transmission.slot, transmission.turn)
+        first = int(begin_s / self._block_s + _ROUNDING)
+        return self._fading.gains(transmission.round)[first : first + num_blocks]
+
+
+def planned_round_s(experiment: Experiment, access: Access) -> float:
+    """Return the modelled seconds of a round that needs every attempt: computing, then superframes."""
+    return planned_compute_s(experiment) + experiment.radio.attempts * access.attempt_s
+
+
+def planned_compute_s(experiment: Experiment) -> float:
+    """Return the modelled seconds of one round's local training with full batches."""
+    training, device = experiment.training, experiment.device
+    return device.cycles_per_sample * training.batch_size * training.local_rounds / device.cpu_hz
+
+
+def cross(
+    payload: Bytes,
+    layout: Layout,
+    radio: Radio,
+    snr: Floats,
+    transmission: Transmission,
+    *,
+    seed: int,
+    receiver: int,
+    table: PacketErrorTable | None = None,
+) -> Reception:
+    """Pass packets through the air at Es/N0 snr, shape (num_packets,), and say which survive.
+
+    The payload itself is never written.
+    """
+    rng = _hop_stream(Purpose.BIT_ERRORS, transmission, seed, receiver)
+    if table is None:
+        ber = bit_error_probability(transmission.modulation, coded_snr(radio, snr))
+    else:
+        snr_db = 10 * np.log10(snr)
+        bad = rng.random(layout.num_packets) < packet_loss(table, snr_db)
+        ber = np.where(bad, residual_ber(table, snr_db), 0.0)
+    if radio.burst_packets:
+        bursts = _hop_stream(Purpose.BURSTS, transmission, seed, receiver)
+        in_burst = burst_mask(radio, layout.num_packets, bursts)
+        ber = np.where(in_burst, np.maximum(ber, radio.burst_ber), ber)
+    counts = rng.binomial(layout.packet_bits, ber)
+    if table is not None:
+        counts = np.maximum(counts, bad)  # the decoder failed, so at least one bit is wrong
+    return apply_errors(payload, layout, counts, rng, keep=radio.bad_packets == "accept")
+
+
+def _hop_stream(
+    purpose: Purpose, transmission: Transmission, seed: int, receiver: int
+) -> np.random.Generator:
+    """Return the generator of what befalls one transmission on its way to one receiver."""
+    return stream(
+        seed,
+        purpose,
+        round_=transmission.round,
+        attempt=transmission.attempt,
+        a=transmission.sender,
+        b=receiver,
     )
-    ber = bit_error_probability(radio.modulation, 10 ** (hop.mean_snr_db / 10) * gains)
-    flips = stream(
-        hop.seed, Purpose.BIT_ERRORS, round_=hop.round, attempt=hop.attempt, a=hop.sender, b=hop.receiver
-    )
-    return receive(payload, layout, ber, flips)
 
 
-def airtime_s(layout: Layout, radio: Radio) -> float:
-    """Seconds on the air of one frame: bits of all packets over the bit rate; an ideal channel takes none."""
-    return 0.0 if radio.scheme == "ideal" else float(layout.packet_bits.sum()) / bit_rate_bps(radio)
+def meets_target(
+    radio: Radio, modulation: Modulation, snr: Floats, packet_bits: int, table: PacketErrorTable | None = None
+) -> bool:
+    """Say whether packets at Es/N0 snr (linear) can be expected to be lost no more often than the target."""
+    loss = packet_loss_probability(radio, modulation, snr, packet_bits, table)
+    return float(np.mean(loss)) <= radio.target_packet_loss

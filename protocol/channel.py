@@ -12,8 +12,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from protocol.codec import Bytes, Layout
-from protocol.link import Floats
+from protocol.codec import Bytes, Layout, Selection
+from protocol.fading import Floats
 
 Counts = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -28,14 +28,25 @@ _RESIDUE = 0x2144DF1C
 
 @dataclass(frozen=True)
 class Reception:
-    """What came out of the air: `intact` per packet, shape (num_packets,), and the bits that flipped."""
+    """What came out of the air: `intact` per packet, shape (num_packets,), and the bits that flipped.
+
+    `bad`: payloads of the packets that failed, in order, as they arrived; empty unless they were to be kept.
+    """
 
     intact: Mask
     bit_errors: int
+    bad: tuple[Selection, ...] = ()
 
 
 def receive(payload: Bytes, layout: Layout, ber: Floats, rng: np.random.Generator) -> Reception:
-    """Pass a payload through a binary symmetric channel with ber, shape (num_packets,), and check every CRC.
+    """Pass a payload through binary symmetric channels of ber, shape (num_packets,), and check every CRC."""
+    return apply_errors(payload, layout, rng.binomial(layout.packet_bits, ber), rng)
+
+
+def apply_errors(
+    payload: Bytes, layout: Layout, counts: Counts, rng: np.random.Generator, *, keep: bool = False
+) -> Reception:
+    """Flip counts[k] bits of packet k, shape (num_packets,), and check every CRC; keep what fails on request.
 
     Only touched packets are checked: an untouched one is what its sender checksummed (the tests
     compare with checking all). The verdict is the real CRC-32 over really flipped bytes, so an error
@@ -43,12 +54,18 @@ def receive(payload: Bytes, layout: Layout, ber: Floats, rng: np.random.Generato
     are the bytes as sent.
     """
     assert layout.checked
-    counts = rng.binomial(layout.packet_bits, ber)
     intact = np.ones(layout.num_packets, dtype=np.bool_)
+    bad = []
     for packets in _groups(counts, layout):
         owner, bit = error_positions(counts[packets], layout.packet_bits[packets], rng)
-        intact[packets] = _survivors(payload, layout, packets, owner, bit)
-    return Reception(intact, int(counts.sum()))
+        touched = layout.gather(payload, packets)
+        _flip_(touched, owner, bit)
+        survived = _match_their_crc(touched, layout.packet_bits[packets] >> 3)
+        intact[packets] = survived
+        if keep and not survived.all():
+            failed = ~survived
+            bad.append(layout.scatter(touched[failed], packets[failed]))
+    return Reception(intact, int(counts.sum()), tuple(bad))
 
 
 def error_positions(counts: Counts, packet_bits: Counts, rng: np.random.Generator) -> tuple[Counts, Counts]:
@@ -83,27 +100,17 @@ def _groups(counts: Counts, layout: Layout) -> Iterator[Counts]:
             yield touched
 
 
-def _survivors(payload: Bytes, layout: Layout, packets: Counts, owner: Counts, bit: Counts) -> Mask:
-    """Flip the given bits in copies of the given packets; return which still match their CRC.
+def _flip_(packets: Bytes, owner: Counts, bit: Counts) -> None:
+    """Flip bit `bit` of row `owner`, in place; every such pair occurs once."""
+    positions = owner * packets.shape[1] + (bit >> 3)
+    np.bitwise_xor.at(packets.reshape(-1), positions, np.uint8(1) << (bit & 7).astype(np.uint8))
 
-    In a row of the copy a packet lies as it is on the air: its slice, then at once its trailer.
-    """
-    step, tail = layout.slice_bytes, layout.trailer_dtype.itemsize
-    width = step + tail
-    air = np.empty((len(packets), width), dtype=np.uint8)
-    trailers = payload[layout.body_bytes :].reshape(layout.num_packets, tail)
-    num_full = layout.body_bytes // step
-    full = packets[packets < num_full]
-    air[: len(full), :step] = payload[: num_full * step].reshape(num_full, step)[full]
-    air[: len(full), step:] = trailers[full]
-    if len(full) < len(packets):  # packets are in order, so a short last packet is the last row
-        rest = layout.body_bytes - num_full * step
-        air[-1, :rest] = payload[num_full * step : layout.body_bytes]
-        air[-1, rest : rest + tail] = trailers[-1]
-    np.bitwise_xor.at(air.reshape(-1), owner * width + (bit >> 3), np.uint8(1) << (bit & 7).astype(np.uint8))
-    view, crc32 = air.reshape(-1).data, zlib.crc32
-    lengths = (layout.packet_bits[packets] >> 3).tolist()
+
+def _match_their_crc(packets: Bytes, lengths: Counts) -> Mask:
+    """Say which rows, packets as they lie on the air, still match the CRC-32 at their end."""
+    width = packets.shape[1]
+    view, crc32 = packets.reshape(-1).data, zlib.crc32
     return np.array(
-        [crc32(view[row * width : row * width + n]) == _RESIDUE for row, n in enumerate(lengths)],
+        [crc32(view[row * width : row * width + n]) == _RESIDUE for row, n in enumerate(lengths.tolist())],
         dtype=np.bool_,
     )

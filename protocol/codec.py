@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.config import CodecKind
-from protocol.errors import BadInput
+from protocol.errors import BadInput, FrameError
 
 Float32s: TypeAlias = npt.NDArray[np.float32]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
@@ -29,6 +29,7 @@ BODY_DTYPE: dict[CodecKind, np.dtype[np.generic]] = {
 }
 FLOAT16_MAX = np.float32(65504.0)
 INT8_MAX = 127
+_ALIGNMENT_BYTES = 8
 MAX_PAYLOAD_BYTES = 2**32
 """The header counts a frame's bytes in 32 bits."""
 
@@ -108,11 +109,87 @@ class Layout:
         start = packet * self.values_per_packet
         return slice(start, min(start + self.values_per_packet, self.num_values))
 
+    def gather(self, payload: Bytes, packets: npt.NDArray[np.int64]) -> Bytes:
+        """Copy packets, rising, as they lie on the air: a row each, its slice, then at once its trailer."""
+        step, tail = self.slice_bytes, self.trailer_dtype.itemsize
+        air = np.empty((len(packets), step + tail), dtype=np.uint8)
+        trailers = payload[self.body_bytes :].reshape(self.num_packets, tail)
+        num_full = self.body_bytes // step
+        full = packets[packets < num_full]
+        air[: len(full), :step] = payload[: num_full * step].reshape(num_full, step)[full]
+        air[: len(full), step:] = trailers[full]
+        if len(full) < len(packets):  # packets are in order, so a short last packet is the last row
+            rest = self.body_bytes - num_full * step
+            air[-1, :rest] = payload[num_full * step : self.body_bytes]
+            air[-1, rest : rest + tail] = trailers[-1]
+        return air
+
+    def scatter(self, air: Bytes, packets: npt.NDArray[np.int64]) -> "Selection":
+        """Make a payload of rows as `gather` returns them."""
+        part = self.of(packets)
+        step, tail = self.slice_bytes, self.trailer_dtype.itemsize
+        payload = np.empty(part.payload_bytes, dtype=np.uint8)
+        num_full = part.body_bytes // step
+        payload[: num_full * step].reshape(num_full, step)[:] = air[:num_full, :step]
+        trailers = payload[part.body_bytes :].reshape(part.num_packets, tail)
+        trailers[:num_full] = air[:num_full, step:]
+        if num_full < len(packets):
+            rest = part.body_bytes - num_full * step
+            payload[num_full * step : part.body_bytes] = air[-1, :rest]
+            trailers[-1] = air[-1, rest : rest + tail]
+        return Selection(packets, part, payload)
+
+    def of(self, packets: npt.NDArray[np.int64]) -> "Layout":
+        """Lay out a payload that holds only these packets, rising."""
+        num_values = len(packets) * self.values_per_packet
+        if len(packets) and packets[-1] == self.num_packets - 1:  # the last one may be short
+            num_values -= self.num_packets * self.values_per_packet - self.num_values
+        return Layout(self.kind, num_values, self.packet_bytes, self.checked)
+
     def values_of_each(self) -> npt.NDArray[np.int64]:
         """Count the numbers in each packet, shape (num_packets,)."""
         counts = np.full(self.num_packets, self.values_per_packet, dtype=np.int64)
         counts[-1] = self.num_values - (self.num_packets - 1) * self.values_per_packet
         return counts
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some packets of a frame as a payload of their own: which ones, rising, and how they lie in it."""
+
+    packets: npt.NDArray[np.int64]
+    layout: Layout
+    payload: Bytes
+
+
+def select(payload: Bytes, layout: Layout, packets: npt.NDArray[np.int64]) -> Bytes:
+    """Write what goes over the wire when packets, rising, are sent again: bitmap, then payload."""
+    wanted = np.zeros(layout.num_packets, dtype=np.bool_)
+    wanted[packets] = True
+    part = layout.scatter(layout.gather(payload, packets), packets)
+    side = np.zeros(side_bytes(-(-layout.num_packets // 8)), dtype=np.uint8)
+    side[: -(-layout.num_packets // 8)] = np.packbits(wanted)
+    return np.concatenate((side, part.payload))
+
+
+def selected(data: Bytes, layout: Layout) -> Selection:
+    """Read what `select` wrote; raises FrameError unless it is exactly that."""
+    start = side_bytes(-(-layout.num_packets // 8))
+    if len(data) < start:
+        raise FrameError("too short for the bitmap of its packets")
+    bits = np.unpackbits(data[:start])
+    if bits[layout.num_packets :].any():
+        raise FrameError("its bitmap goes beyond the last packet")
+    packets = np.flatnonzero(bits[: layout.num_packets])
+    part = layout.of(packets)
+    if not len(packets) or len(data) != start + part.payload_bytes:
+        raise FrameError("its size is not that of the packets in its bitmap")
+    return Selection(packets, part, data[start:])
+
+
+def side_bytes(num_bytes: int) -> int:
+    """Round side information up, so that the payload behind it stays aligned."""
+    return -(-num_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
 
 
 def encode(x: Float32s, layout: Layout, payload: Bytes, rng: np.random.Generator | None) -> None:

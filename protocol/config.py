@@ -4,21 +4,15 @@ Numbers carry their unit in their name. Cross-checks run when the model is built
 that exists is one that can be planned.
 """
 
-from math import sqrt
+from math import inf, isfinite, sqrt
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Modulation = Literal["bpsk", "qpsk", "qam16", "qam64", "qam256"]
+from protocol.radio import Device, Mobility, Radio
+from protocol.section import Section
+
 CodecKind = Literal["float32", "float16", "int8"]
-
-
-class Section(BaseModel):
-    """A frozen part of the experiment that refuses unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings"
-    )
 
 
 class Data(Section):
@@ -88,8 +82,14 @@ class Aggregation(Section):
 
     scheme: Literal["gossip", "isolated"] = "gossip"
     """Mix with the neighbours in the graph every round, or never talk (a baseline)."""
-    round_deadline_air_s: Annotated[float, Field(gt=0)] = float("inf")
+    round_deadline_air_s: Annotated[float, Field(gt=0)] = inf
     """Modelled seconds after its own transmission begins in which a device accepts this round's frames."""
+    step: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Damping g of the first round's mixing: x moves by g times what the neighbours pull."""
+    step_decay_rounds: Annotated[float, Field(gt=0)] = inf
+    """Rounds in which the step begins to fall: g_k = step / (1 + k / step_decay_rounds) ^ step_exponent."""
+    step_exponent: Annotated[float, Field(ge=0, le=1)] = 0.75
+    """Exponent of the falling step; above 0.5, noise of constant power dies out, up to 1 gossip does not."""
 
 
 class Graph(Section):
@@ -115,35 +115,6 @@ class Graph(Section):
     """Rule of the mixing matrix; `uniform` needs a regular graph."""
 
 
-class Radio(Section):
-    """The air between two devices."""
-
-    scheme: Literal["ideal", "digital"] = "digital"
-    """A perfect channel, or modulated packets with bit errors."""
-    modulation: Modulation = "qpsk"
-    """Gray-mapped constellation."""
-    fading: Literal["none", "rayleigh"] = "rayleigh"
-    """Small-scale fading of each link's power gain, of unit mean."""
-    coherence_packets: Annotated[int, Field(ge=0)] = 0
-    """Packets that share one fade; 0: the fade is constant over a whole round."""
-    tx_power_dbm: Annotated[float, Field(ge=-60, le=60)] = 10.0
-    """Transmit power."""
-    bandwidth_hz: Annotated[float, Field(gt=0, le=1e12)] = 1e6
-    """Bandwidth of a link, which is also its symbol rate."""
-    path_loss_exponent: Annotated[float, Field(ge=1, le=8)] = 3.0
-    """Exponent of the log-distance path-loss law."""
-    reference_loss_db: Annotated[float, Field(ge=0, le=200)] = 40.0
-    """Path loss at one metre (40 dB is free space at 2.4 GHz)."""
-    shadowing_std_db: Annotated[float, Field(ge=0, le=30)] = 0.0
-    """Standard deviation of log-normal shadowing, the same in both directions of a link."""
-    noise_density_dbm_hz: Annotated[float, Field(ge=-250, le=0)] = -174.0
-    """Thermal noise power density (-174 dBm/Hz at 290 K)."""
-    noise_figure_db: Annotated[float, Field(ge=0, le=50)] = 7.0
-    """Noise figure of the receiver."""
-    symmetric: bool = True
-    """Count a packet on a link only if it arrived in both directions, so that the mean is preserved."""
-
-
 class Transport(Section):
     """What carries the frames between devices on the real wire."""
 
@@ -164,6 +135,12 @@ class Runtime(Section):
     """How long the start may take until every device is ready."""
     torch_threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """Threads of torch in each device."""
+    clock: Literal["virtual", "paced", "wall"] = "virtual"
+    """Modelled seconds without waiting; each waited for on the host's clock; or none at all (a benchmark)."""
+    pace: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """With `clock = "paced"`: host seconds per modelled second."""
+    pace_slack_wall_s: Annotated[float, Field(gt=0, le=60)] = 0.02
+    """With `clock = "paced"`: host seconds by which a deadline may be passed before it counts as missed."""
 
 
 class Experiment(Section):
@@ -184,6 +161,8 @@ class Experiment(Section):
     aggregation: Aggregation = Aggregation()
     graph: Graph = Graph()
     radio: Radio = Radio()
+    mobility: Mobility = Mobility()
+    device: Device = Device()
     transport: Transport = Transport()
     runtime: Runtime = Runtime()
 
@@ -219,7 +198,38 @@ class Experiment(Section):
                 f"data.num_samples = {self.data.num_samples}: needs two for each of "
                 f"{self.data.num_classes} classes"
             )
+        self._what_the_air_cannot_carry()
+        self._what_no_clock_can_tell()
         return self
+
+    def _what_the_air_cannot_carry(self) -> None:
+        if self.radio.scheme == "analog" and self.codec.kind != "float32":
+            raise ValueError(
+                f"codec.kind = {self.codec.kind}: an analog radio sends the numbers themselves (use float32)"
+            )
+        if self.mobility.kind != "none" and self.radio.snr != "geometry":
+            raise ValueError(
+                f"mobility.kind = {self.mobility.kind}: moves links whose SNR comes from the geometry, and "
+                f"radio.snr = {self.radio.snr}"
+            )
+
+    def _what_no_clock_can_tell(self) -> None:
+        clock = self.runtime.clock
+        if clock == "wall" and isfinite(self.aggregation.round_deadline_air_s):
+            raise ValueError(
+                "runtime.clock = wall: keeps no modelled time, so aggregation.round_deadline_air_s can "
+                "neither pass nor be kept; use virtual or paced"
+            )
+        if clock == "paced" and self.transport.kind == "memory":
+            raise ValueError(
+                "runtime.clock = paced: devices that share one interpreter (transport.kind = memory) wait "
+                "for each other's computing; use zmq"
+            )
+        if self.device.compute == "measured" and self.runtime.torch_threads > 1:
+            raise ValueError(
+                "device.compute = measured: counts the processor time of one thread; "
+                "set runtime.torch_threads = 1"
+            )
 
 
 def torus_rows(num_devices: int, rows: int) -> int:

@@ -24,9 +24,13 @@ UNITS = {
     "_dbm": "dBm",
     "_db": "dB",
     "_dbm_hz": "dBm/Hz",
+    "_dbi": "dBi",
+    "_w": "W",
+    "_m_s": "m/s",
     "_s": "seconds",
     "_m": "metres",
     "_bytes": "bytes",
+    "nakagami_m": "",  # a shape, not metres
 }
 _MAX_SHOWN = 60
 
@@ -47,16 +51,22 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Experiment:
     for override in overrides:
         _lay_over(table, override)
     experiment = parse(table, source=f"{path} with --set" if overrides else str(path))
-    if experiment.graph.file:
-        # Relative to the experiment, not to wherever the command was typed.
-        try:
-            edges = (path.parent / experiment.graph.file).resolve()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise BadInput(f"graph.file = {experiment.graph.file!r}: no path to a file ({error})") from error
-        experiment = experiment.model_copy(
-            update={"graph": experiment.graph.model_copy(update={"file": str(edges)})}
-        )
-    return experiment
+    # Relative to the experiment, not to wherever the command was typed.
+    graph, radio = experiment.graph, experiment.radio
+    return experiment.model_copy(
+        update={
+            "graph": graph.model_copy(update={"file": _beside(path, "graph.file", graph.file)}),
+            "radio": radio.model_copy(update={"snr_file": _beside(path, "radio.snr_file", radio.snr_file)}),
+        }
+    )
+
+
+def _beside(experiment: Path, key: str, file: str) -> str:
+    """Return the absolute path of a file that an experiment names; an empty name stays empty."""
+    try:
+        return str((experiment.parent / file).resolve()) if file else ""
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BadInput(f"{key} = {file!r}: no path to a file ({error})") from error
 
 
 def parse(table: Table, *, source: str) -> Experiment:

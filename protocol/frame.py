@@ -14,15 +14,20 @@ from enum import IntEnum
 from protocol.codec import Layout
 from protocol.config import CodecKind
 from protocol.errors import FrameError
+from protocol.radio import Modulation
 
 MAGIC = b"HSAY"
-VERSION = 1
-_FIELDS = struct.Struct("<4sBBBBQIIIIIIIId")
+VERSION = 2
+_FIELDS = struct.Struct("<4sBBBBQIIIIBBHIIId")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _FIELDS.size + _CRC.size
 
 CODEC_NUMBER: dict[CodecKind, int] = {"float32": 1, "float16": 2, "int8": 3}
+MODULATION_NUMBER: dict[Modulation, int] = {"bpsk": 1, "qpsk": 2, "qam16": 3, "qam64": 4, "qam256": 5}
+MODULATION_OF = {number: modulation for modulation, number in MODULATION_NUMBER.items()}
 _FLAG_CHECKED = 1
+FLAG_FINAL = 2
+"""Of an ACK: what is missing is not wanted again."""
 
 
 class Kind(IntEnum):
@@ -32,11 +37,16 @@ class Kind(IntEnum):
     """The sender's parameters, encoded."""
     ACK = 2
     """Which packets of the receiver's own frame of this round arrived: one bit each, first packet first."""
+    SCALE = 3
+    """How much of its power each fading block of the receiver's own analog frame was given, float32 each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Who says what, in which life, round and attempt; `air_s` is when the transmission began."""
+    """Who says what, in which life, round and attempt; `air_s` is when the transmission began.
+
+    `modulation`: a MODULATION_NUMBER for parameters in packets, 0 for all else.
+    """
 
     kind: Kind
     run: int
@@ -45,6 +55,7 @@ class Header:
     incarnation: int
     round: int
     attempt: int
+    modulation: int
     codec: int
     flags: int
     num_values: int
@@ -66,6 +77,8 @@ class Header:
             self.incarnation,
             self.round,
             self.attempt,
+            self.modulation,
+            0,
             self.num_values,
             self.packet_bytes,
             self.payload_bytes,
@@ -87,7 +100,12 @@ def unpack(data: bytes | memoryview) -> Header:
         raise FrameError("header checksum is wrong")
     if kind not in Kind.__members__.values():
         raise FrameError(f"unknown kind {kind}")
-    run, epoch, sender, incarnation, round_, attempt, num_values, packet_bytes, payload_bytes, air_s = rest
+    run, epoch, sender, incarnation, round_, attempt, modulation, reserved, num_values, *end = rest
+    packet_bytes, payload_bytes, air_s = end
+    if reserved:
+        raise FrameError("reserved bytes are not zero")
+    if modulation and modulation not in MODULATION_OF:
+        raise FrameError(f"unknown modulation {modulation}")
     if not 0 <= air_s < float("inf"):
         raise FrameError("air_s is not a time")
     return Header(
@@ -98,6 +116,7 @@ def unpack(data: bytes | memoryview) -> Header:
         incarnation,
         round_,
         attempt,
+        modulation,
         codec,
         flags,
         num_values,

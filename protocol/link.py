@@ -1,140 +1,116 @@
-"""One link: from geometry to signal-to-noise ratio to the probability of a bit error.
+"""One link: from geometry to mean signal-to-noise ratio to the share of packets it can be expected to lose.
 
-Legend: d distance [m], snr mean or instantaneous Es/N0 (energy per symbol over noise density,
-linear), g power gain of the fade (mean 1), ber bit-error probability.
+Legend: d distance [m], g power gain of the fade (mean 1), snr Es/N0 (energy per symbol over noise
+density, linear), ber bit-error probability. The symbol rate equals the bandwidth, so Es/N0 is the ratio
+of received to noise power.
 """
 
-from dataclasses import dataclass
-from functools import cache
-from math import log2, sqrt
+from math import log10, pi
 
 import numpy as np
-import numpy.typing as npt
-from scipy.special import erfc
 
-from protocol.config import Modulation, Radio
+from protocol.fading import Floats, equally_likely_gains
+from protocol.modulation import bit_error_probability, coded_snr
+from protocol.packet_errors import PacketErrorTable, packet_loss
+from protocol.radio import Modulation, Radio
 from protocol.streams import Purpose, link_stream
 
-Floats = npt.NDArray[np.float64]
-
-BITS_PER_SYMBOL: dict[Modulation, int] = {"bpsk": 1, "qpsk": 2, "qam16": 4, "qam64": 6, "qam256": 8}
+LIGHT_M_S = 299_792_458.0
 
 
 def path_loss_db(distance_m: float, radio: Radio) -> float:
-    """Log-distance path loss [dB]: PL(d) = PL(1 m) + 10 n log10(d / 1 m), held at its value below 1 m.
+    """Path loss [dB] at a distance d, held at its value below 1 m.
 
-    Source: Rappaport, "Wireless Communications", 2nd ed., eq. 4.68.
+    log_distance: PL(1 m) + 10 n log10(d / 1 m) (Rappaport, "Wireless Communications", 2nd ed., eq. 4.68).
+    free_space: 20 log10(4 pi d f / c) (Friis; Rappaport, eq. 4.6).
+    3gpp: 128.1 + 37.6 log10(d / 1 km) (3GPP TR 36.814, table A.2.1.1-3, macro cell at 2 GHz).
     """
-    return radio.reference_loss_db + 10 * radio.path_loss_exponent * float(np.log10(max(distance_m, 1.0)))
+    d = max(distance_m, 1.0)
+    match radio.path_loss:
+        case "log_distance":
+            return radio.reference_loss_db + 10 * radio.path_loss_exponent * log10(d)
+        case "free_space":
+            return 20 * log10(4 * pi * d * radio.carrier_hz / LIGHT_M_S)
+        case "3gpp":
+            return 128.1 + 37.6 * log10(d / 1000)
 
 
-def noise_dbm(radio: Radio) -> float:
+def noise_dbm(radio: Radio, bandwidth_hz: float) -> float:
     """Noise power in the receiver's bandwidth [dBm]: N0 + 10 log10(B) + noise figure."""
-    return radio.noise_density_dbm_hz + 10 * float(np.log10(radio.bandwidth_hz)) + radio.noise_figure_db
+    return radio.noise_density_dbm_hz + 10 * log10(bandwidth_hz) + radio.noise_figure_db
 
 
-def mean_snr_db(distance_m: float, radio: Radio, *, seed: int, pair: tuple[int, int]) -> float:
-    """Mean Es/N0 of a link over its fading [dB], with the pair's log-normal shadowing drawn in.
+def mean_snr_db(
+    distance_m: float, radio: Radio, bandwidth_hz: float, *, seed: int, pair: tuple[int, int]
+) -> float:
+    """Mean Es/N0 of a link over its fading [dB]: the link budget, with the pair's shadowing drawn in.
 
-    The symbol rate equals the bandwidth, so Es/N0 is the ratio of received to noise power.
+    P_tx + G_tx + G_rx - PL(d) - X - (N0 + 10 log10(B) + F), X ~ N(0, sigma^2) the same in both directions.
     """
     shadowing_db = 0.0
     if radio.shadowing_std_db > 0:
         shadowing_db = radio.shadowing_std_db * link_stream(seed, Purpose.SHADOWING, *pair).standard_normal()
-    received_dbm = radio.tx_power_dbm - path_loss_db(distance_m, radio) - shadowing_db
-    return received_dbm - noise_dbm(radio)
+    radiated_dbm = radio.tx_power_dbm + radio.tx_antenna_gain_dbi + radio.rx_antenna_gain_dbi
+    received_dbm = radiated_dbm - path_loss_db(distance_m, radio) - shadowing_db
+    return received_dbm - noise_dbm(radio, bandwidth_hz)
 
 
-def bit_rate_bps(radio: Radio) -> float:
-    """Bits per second on the air: bandwidth (= symbol rate) times bits per symbol."""
-    return radio.bandwidth_hz * BITS_PER_SYMBOL[radio.modulation]
+def packet_loss_probability(
+    radio: Radio, modulation: Modulation, snr: Floats, packet_bits: int, table: PacketErrorTable | None = None
+) -> Floats:
+    """Probability that a packet fails its CRC at instantaneous Es/N0 snr (linear), any shape.
 
-
-def fading_gains(radio: Radio, *, seed: int, round_: int, pair: tuple[int, int], num_packets: int) -> Floats:
-    """Power gain g of each packet of a frame, shape (num_packets,); reciprocal: both ends draw the same.
-
-    Rayleigh block fading: g ~ Exp(1), constant over `coherence_packets` packets (0: the round) and
-    independent from block to block.
+    1 - (1 - ber)^bits, since bit errors are independent given the fade, or as the table of a code has
+    it; in a Gilbert-Elliott burst the bit-error probability is at least that of the burst.
     """
-    if radio.fading == "none":
-        return np.ones(num_packets)
-    block = radio.coherence_packets or num_packets
-    num_blocks = -(-num_packets // block)
-    gains = link_stream(seed, Purpose.FADING, *pair, round_=round_).standard_exponential(num_blocks)
-    return np.repeat(gains, block)[:num_packets]
+    ber = bit_error_probability(modulation, coded_snr(radio, snr))
+    loss = _loss(ber, packet_bits) if table is None else packet_loss(table, 10 * np.log10(snr))
+    if radio.burst_packets:
+        if table is None:
+            in_burst = _loss(np.maximum(ber, radio.burst_ber), packet_bits)
+        else:  # what the code corrected, the burst may still spoil
+            in_burst = loss + (1 - loss) * _loss(np.full_like(ber, radio.burst_ber), packet_bits)
+        loss = (1 - radio.burst_share) * loss + radio.burst_share * in_burst
+    return loss
 
 
-@dataclass(frozen=True)
-class Constellation:
-    """ber(snr) = sum_i weights[i] * erfc(sqrt(slopes[i] * snr)): exact for every Gray-mapped square QAM."""
+def mean_packet_loss(
+    radio: Radio,
+    mean_snr_db: float,
+    packet_bits: int,
+    *,
+    modulation: Modulation | None = None,
+    table: PacketErrorTable | None = None,
+) -> float:
+    """Return the expected share of packets that fail their CRC, over the fading.
 
-    weights: tuple[float, ...]
-    slopes: tuple[float, ...]
-
-
-@cache
-def constellation(modulation: Modulation) -> Constellation:
-    """Expand the exact bit-error probability of a Gray-mapped constellation into erfc terms.
-
-    M-QAM: Cho and Yoon, "On the general BER expression of one- and two-dimensional amplitude
-    modulations", IEEE Trans. Commun. 50(7), 2002, eqs. 14 and 16, rewritten in Es/N0.
-    BPSK: 0.5 erfc(sqrt(snr)).
+    Over fading the mean is taken over 20,000 equally likely gains; the loss lies in [0, 1] and is
+    monotone in g, so the error is below 5e-5. An analog radio loses what stays silent: P(g < threshold).
     """
-    if modulation == "bpsk":
-        return Constellation((0.5,), (1.0,))
-    order = 2 ** BITS_PER_SYMBOL[modulation]
-    side = round(sqrt(order))
-    num_bits = round(log2(side))
-    weights = np.zeros(side)
-    for k in range(1, num_bits + 1):
-        for i in range(round((1 - 2.0**-k) * side)):
-            sign = (-1) ** (i * 2 ** (k - 1) // side)
-            weights[i] += sign * (2 ** (k - 1) - int(i * 2 ** (k - 1) / side + 0.5)) / (side * num_bits)
-    kept = [i for i in range(side) if weights[i]]
-    slopes = tuple((2 * i + 1) ** 2 * 3 / (2 * (order - 1)) for i in kept)
-    return Constellation(tuple(float(weights[i]) for i in kept), slopes)
-
-
-def bit_error_probability(modulation: Modulation, snr: Floats) -> Floats:
-    """Bit-error probability over AWGN at instantaneous Es/N0 snr (linear), any shape."""
-    terms = constellation(modulation)
-    ber = np.zeros_like(snr, dtype=np.float64)
-    for weight, slope in zip(terms.weights, terms.slopes, strict=True):
-        ber += weight * erfc(np.sqrt(slope * snr))
-    return np.clip(ber, 0.0, 0.5)
-
-
-def rayleigh_bit_error_probability(modulation: Modulation, mean_snr: float) -> float:
-    """Bit-error probability averaged over Rayleigh fading with mean Es/N0 mean_snr (linear).
-
-    E[erfc(sqrt(b g snr))] = 1 - sqrt(b snr / (1 + b snr)) for g ~ Exp(1)
-    (Proakis, "Digital Communications", 4th ed., eq. 14.3-7), term by term.
-    """
-    terms = constellation(modulation)
+    if radio.scheme == "ideal":
+        return 0.0
+    gains = equally_likely_gains(radio.fade)
+    if radio.scheme == "analog":
+        return float(np.mean(gains < radio.analog.gain_threshold))
+    snr = 10 ** (mean_snr_db / 10) * gains
     return float(
-        sum(
-            weight * (1 - sqrt(slope * mean_snr / (1 + slope * mean_snr)))
-            for weight, slope in zip(terms.weights, terms.slopes, strict=True)
-        )
+        np.mean(packet_loss_probability(radio, modulation or radio.modulation, snr, packet_bits, table))
     )
 
 
-def packet_loss_probability(radio: Radio, mean_snr_db: float, packet_bits: int) -> float:
-    """Return the expected share of packets with at least one bit error: E_g[1 - (1 - ber(g snr))^bits].
+def loss_after_attempts(loss: Floats, attempts: int, *, fresh: bool) -> float:
+    """Share of packets still bad after a number of attempts, from the loss at equally likely gains.
 
-    Bit errors are independent given the fade. Over Rayleigh fading the mean is taken over 20,000
-    equally likely fades; the loss lies in [0, 1] and is monotone in g, so the error is below 5e-5.
+    fresh: every attempt meets an independent fade, (E loss)^n; else all meet the same one, E[loss^n].
     """
-    snr = 10 ** (mean_snr_db / 10)
-    if radio.scheme == "ideal":
-        return 0.0
-    if radio.fading == "none":
-        return float(_loss(radio.modulation, np.array([snr]), packet_bits)[0])
-    # Midpoints of equally likely slices: g = -ln(1 - u) inverts the distribution of Exp(1).
-    u = (np.arange(20_000) + 0.5) / 20_000
-    return float(_loss(radio.modulation, -np.log1p(-u) * snr, packet_bits).mean())
+    return float(np.mean(loss) ** attempts if fresh else np.mean(loss**attempts))
 
 
-def _loss(modulation: Modulation, snr: Floats, packet_bits: int) -> Floats:
-    loss: Floats = -np.expm1(packet_bits * np.log1p(-bit_error_probability(modulation, snr)))
+def mean_attempts(loss: Floats, attempts: int, *, fresh: bool) -> float:
+    """Return the expected number of times a packet is sent: 1 + p + ... + p^(n - 1)."""
+    return float(sum(loss_after_attempts(loss, n, fresh=fresh) for n in range(attempts)))
+
+
+def _loss(ber: Floats, packet_bits: int) -> Floats:
+    loss: Floats = -np.expm1(packet_bits * np.log1p(-ber))
     return loss

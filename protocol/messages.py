@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, 
 
 from protocol.config import Experiment
 from protocol.errors import FrameError
+from protocol.packet_errors import PacketErrorTable
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 CONSENSUS_SAMPLE = 4096
 """Coordinates per device and round from which the consensus distance is estimated."""
 
@@ -70,6 +71,11 @@ class Neighbour(Message):
     address: str
     weight: float
     mean_snr_db: float
+    slot: NonNegativeInt
+    """Its colour."""
+    turn: NonNegativeInt
+    """Which of its neighbours, in order, this device is."""
+    position_m: tuple[float, float]
 
 
 class Start(Message):
@@ -77,23 +83,57 @@ class Start(Message):
 
     kind: Literal["start"] = "start"
     neighbours: tuple[Neighbour, ...]
+    slot: NonNegativeInt
+    """Colour of this device; devices of one colour are at least three hops apart."""
+    num_slots: NonNegativeInt
+    """Colours of the graph."""
+    max_degree: NonNegativeInt
+    """Neighbours of the device that has most."""
+    position_m: tuple[float, float]
+    packet_errors: tuple[PacketErrorTable, ...] = ()
 
 
 class Heard(Message):
     """What passed between a device and one neighbour in one round.
 
-    `packets_corrupted` failed their CRC here; `packets_lost` of the neighbour's packets were not mixed
-    although it was heard: corrupted here or there (when losses are symmetric), late by the model's clock,
-    or not finite, which only a diverged model sends.
+    `packets_lost` of the neighbour's packets were not mixed although it was heard: they stayed corrupted
+    here or there (when losses are symmetric), its sender was silent in a deep fade (analog), or they came
+    late by the model's clock or not finite, which only a diverged model sends.
     A frame that is missing as `wall` or `dead` is counted as that and not in packets.
     """
 
     packets_sent: int
+    """This device's own packets to it, each counted once however often it was sent."""
+    packets_resent: int
+    """Packets of further attempts to it."""
+    attempts: int
+    """Transmissions of parameters heard from it."""
     packets_corrupted: int
+    """Its packets that failed their CRC, in all attempts."""
     packets_lost: int
     bit_errors: int
+    tx_air_s: float
+    """Airtime of what this device sent it, acknowledgements included; a broadcast's is divided."""
+    rx_air_s: float
+    """Airtime of what this device heard from it."""
+    tx_j: float
+    rx_j: float
     missing: Literal["", "air", "wall", "dead"] = ""
     """Why nothing was mixed: late by the model's clock; silent on the host's, or gone on without us; dead."""
+
+
+class Spent(Message):
+    """A device's modelled clock, and what a round cost it beside its links (`Heard` has those)."""
+
+    air_s: float
+    """Modelled seconds since the start, at the end of this round."""
+    compute_air_s: float
+    """Modelled seconds of computing."""
+    slot_wait_air_s: float
+    """Modelled seconds in which it was ready to send and waited for its slot."""
+    compute_j: float
+    idle_j: float
+    """What it draws all the time; computing, sending and receiving come on top."""
 
 
 class Stages(Message):
@@ -106,6 +146,7 @@ class Stages(Message):
     air: float
     decode: float
     mix: float
+    pace: float
 
 
 class Report(Message):
@@ -124,8 +165,9 @@ class Report(Message):
     heard: dict[int, Heard]
     dropped: dict[str, int]
     """Frames dropped at the door this round, as `sender: reason` -> count."""
-    air_s: float
-    """Modelled seconds since the start, at the end of this round."""
+    spent: Spent
+    deadlines_missed: int = 0
+    """With a paced clock: deadlines of this round that the host did not keep."""
     wall_s: float
     """Host seconds that this round took, evaluation left out."""
     stages_wall_s: Stages

@@ -27,6 +27,11 @@ class Purpose(IntEnum):
     SYNTHETIC_DATA = 10
     TEST_SPLIT = 11
     GRAPH = 12
+    MOBILITY = 13
+    BURSTS = 14
+    ANALOG_NOISE = 15
+    GAIN_ERROR = 16
+    LINK_BENCH = 17
 
 
 def stream(

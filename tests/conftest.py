@@ -6,11 +6,17 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
 from pathlib import Path
+from select import select
 from time import monotonic
 
+import numpy as np
 import psutil
 import pytest
+from safetensors.numpy import load_file
 
 RUN_WALL_S = 100
 LOOK_WALL_S = 0.05
@@ -34,6 +40,18 @@ packet_bytes = 64
 tx_power_dbm = 0
 """
 
+# What follows from it by hand. 474 parameters: 32 packets of at most 15 and a CRC of 32 bits, QPSK, 2 Mbit/s.
+# A header of 60 bytes is sent with BPSK, 1 Mbit/s; an acknowledgement is that and a bit for each packet.
+NUM_PARAMETERS = (16 * 16 + 16) + 2 * 16 + (16 * 10 + 10)
+NUM_PACKETS = 32
+HEADER_AIR_S = 480 / 1e6
+FRAME_AIR_S = 32 * (NUM_PARAMETERS + NUM_PACKETS) / 2e6 + HEADER_AIR_S
+ACK_AIR_S = HEADER_AIR_S + NUM_PACKETS / 1e6
+# A ring of four: all are within two hops of all, so each has a slot, for one frame and two answers.
+SUPERFRAME_AIR_S = 4 * FRAME_AIR_S + 4 * 2 * ACK_AIR_S
+# A batch of 32 samples, 2 million cycles each, at 1 GHz.
+COMPUTE_AIR_S = 32 * 2e6 / 1e9
+
 
 class Run:
     """A `hearsay run` in the background."""
@@ -49,9 +67,10 @@ class Run:
         )
 
     def events(self, kind):
-        log = self.out / "events.jsonl"
-        lines = log.read_text().split("\n")[:-1] if log.exists() else []
-        return [event for event in map(json.loads, lines) if event["kind"] == kind]
+        return events(self.out, kind)
+
+    def parameters(self):
+        return parameters(self.out)
 
     def wait_for_round(self, round_):
         """Wait until every device has reported a round; return the devices' pids."""
@@ -75,6 +94,78 @@ class Run:
         """Wait for the end; return the exit code, stdout and stderr."""
         stdout, stderr = self.process.communicate(timeout=RUN_WALL_S)
         return self.process.returncode, stdout, stderr
+
+
+SHELL = """\
+import contextlib, io, json, sys, traceback
+from coordinator.cli import app
+for line in sys.stdin:
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            app(json.loads(line))
+        except SystemExit as end:
+            code = end.code or 0
+        except Exception:
+            traceback.print_exc()
+            code = "crashed"
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+"""
+
+
+class Shell:
+    """One process that runs `hearsay` commands one after the other.
+
+    Devices are processes all the same, but the server they are forked from loads torch only once.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SHELL],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            start_new_session=True,
+        )
+
+    def __call__(self, *arguments):
+        """Run one command; return its exit code, stdout and stderr."""
+        self.process.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
+        self.process.stdin.flush()
+        assert select([self.process.stdout], [], [], RUN_WALL_S)[0], "no end within the time allowed"
+        return json.loads(self.process.stdout.readline())
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """A run that ended with exit code 0: its summary, the table that was printed, and its folder."""
+
+    summary: dict
+    table: str
+    out: Path
+
+    def events(self, kind):
+        return events(self.out, kind)
+
+    def parameters(self):
+        return parameters(self.out)
+
+
+def events(out, kind):
+    """Return the events of one kind in a run's folder."""
+    log = out / "events.jsonl"
+    lines = log.read_text().split("\n")[:-1] if log.exists() else []
+    return [event for event in map(json.loads, lines) if event["kind"] == kind]
+
+
+def parameters(out):
+    """Return the final parameters of each device in a run's folder, one vector each, by file name."""
+    return {
+        path.name: np.concatenate([v.reshape(-1) for _, v in sorted(load_file(path).items())])
+        for path in sorted(out.glob("device-*.safetensors"))
+    }
 
 
 def wait_until(condition, process=None, wall_s=60):
@@ -131,7 +222,38 @@ def hearsay(tmp_path):
 
     yield start
     for run in runs:
-        for pid in session(run.process):
-            with suppress(ProcessLookupError):
-                os.kill(pid, 9)
-        run.process.communicate(timeout=RUN_WALL_S)
+        end_session(run.process)
+
+
+def end_session(process):
+    """Kill whatever lives in the session of a process."""
+    for pid in session(process):
+        with suppress(ProcessLookupError):
+            os.kill(pid, 9)
+    process.communicate(timeout=RUN_WALL_S)
+
+
+@pytest.fixture(scope="session")
+def shell(tmp_path_factory):
+    """Run `hearsay` commands to their end, in one process and an empty folder."""
+    shell = Shell(tmp_path_factory.mktemp("shell"))
+    yield shell
+    end_session(shell.process)
+
+
+@pytest.fixture(scope="session")
+def whole_run(shell, tmp_path_factory):
+    """Run the small experiment to its end under some settings; the same settings are run once a session."""
+    folder = tmp_path_factory.mktemp("whole-runs")
+    numbers = count()
+    (folder / "small.toml").write_text(SMALL)
+
+    @cache
+    def run(*settings):
+        out = folder / f"run-{next(numbers)}"
+        overrides = [part for setting in settings for part in ("--set", setting)]
+        code, stdout, stderr = shell("run", folder / "small.toml", *overrides, "--json", "--out", out)
+        assert code == 0, stderr
+        return WholeRun(json.loads(stdout), stderr, out)
+
+    return run

@@ -12,16 +12,15 @@ from scipy.stats import binom, chi2, norm
 from scipy.stats import t as student
 
 from protocol import channel
-from protocol.air import Hop, airtime_s, cross
-from protocol.channel import error_positions, receive
+from protocol.access import plan_access
+from protocol.air import AirLink, Transmission, cross
+from protocol.channel import apply_errors, error_positions, receive
 from protocol.codec import Layout, encode
-from protocol.config import Radio
-from protocol.link import (
-    bit_error_probability,
-    fading_gains,
-    packet_loss_probability,
-    rayleigh_bit_error_probability,
-)
+from protocol.config import Experiment
+from protocol.fading import Fading, FadingProcess
+from protocol.link import mean_packet_loss
+from protocol.modulation import bit_error_probability, mean_bit_error_probability
+from protocol.radio import Radio
 
 fixed = settings(derandomize=True, deadline=None)
 
@@ -55,6 +54,7 @@ AWGN_CELLS = [(modulation, snr_db) for modulation, snrs_db in AWGN_SNRS_DB.items
 RAYLEIGH_CELLS = [
     (modulation, snr_db) for modulation, snrs_db in RAYLEIGH_SNRS_DB.items() for snr_db in snrs_db
 ]
+RAYLEIGH = Fading("rayleigh")
 CELL_ERROR = 0.01 / (len(AWGN_CELLS) + len(RAYLEIGH_CELLS))
 """Bonferroni: with this chance of a false alarm in each cell, all cells together have at most 1 %."""
 
@@ -101,9 +101,25 @@ def only(packet, layout):
     return ber
 
 
+def kept_by(reception, layout):
+    """Return the packets that failed and were kept, as they lie on the air: packet -> bytes."""
+    kept = {}
+    for selection in reception.bad:
+        for row, packet in enumerate(selection.packets.tolist()):
+            assert packet not in kept
+            kept[packet] = on_air(selection.payload, selection.layout, row)
+    return kept
+
+
 @fixed
-@given(layouts, st.sampled_from([0.0, 1e-4, 1e-3, 1e-2, 0.5]), st.sampled_from([2000, 2**20]), st.integers(0))
-def test_verdicts_equal_checking_every_packet_of_a_flipped_copy(layout, ber, group_bytes, seed):
+@given(
+    layouts,
+    st.sampled_from([0.0, 1e-4, 1e-3, 1e-2, 0.5]),
+    st.sampled_from([2000, 2**20]),
+    st.integers(0),
+    st.booleans(),
+)
+def test_verdicts_equal_checking_every_packet_of_a_flipped_copy(layout, ber, group_bytes, seed, keep):
     payload, flips = payload_of(layout), []
 
     def recorded(counts, packet_bits, rng):
@@ -111,19 +127,27 @@ def test_verdicts_equal_checking_every_packet_of_a_flipped_copy(layout, ber, gro
         flips.extend(zip(owner + len({packet for packet, _ in flips}), bit, strict=True))
         return owner, bit
 
+    rates, rng = np.full(layout.num_packets, ber), np.random.default_rng(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(channel, "_GROUP_BYTES", group_bytes)  # small: one packet or a few at a time
         patch.setattr(channel, "error_positions", recorded)
-        reception = receive(payload, layout, np.full(layout.num_packets, ber), np.random.default_rng(seed))
-    counts = np.random.default_rng(seed).binomial(layout.packet_bits, np.full(layout.num_packets, ber))
+        drawn = rng.binomial(layout.packet_bits, rates)
+        reception = apply_errors(payload, layout, drawn, rng, keep=keep)
+    counts = np.random.default_rng(seed).binomial(layout.packet_bits, rates)
     touched = np.flatnonzero(counts)
     packets = [on_air(payload, layout, packet) for packet in range(layout.num_packets)]
     for row, packet in enumerate(touched):
         bits = [bit for owner, bit in flips if owner == row]
         assert len(bits) == len(set(bits)) == counts[packet]
         packets[packet] = flip(packets[packet], bits)
-    assert reception.intact.tolist() == [is_intact(packet) for packet in packets]
+    intact = [is_intact(packet) for packet in packets]
+    assert reception.intact.tolist() == intact
     assert reception.bit_errors == counts.sum() == len(flips)
+    failed = {k: packets[k] for k in range(layout.num_packets) if not intact[k]}
+    assert kept_by(reception, layout) == (failed if keep else {})
+    assert list(kept_by(reception, layout)) == sorted(failed if keep else ())
+    whole = receive(payload, layout, rates, np.random.default_rng(seed))  # draws and applies at once
+    assert (whole.intact.tolist(), whole.bit_errors, whole.bad) == (intact, len(flips), ())
 
 
 @pytest.mark.parametrize("layout", SHORT_LAST, ids=KINDS)
@@ -154,6 +178,20 @@ def test_an_error_that_the_checksum_cannot_see_passes_as_in_life(layout, packet,
     assert not receive(payload_of(layout), layout, only(packet, layout), np.random.default_rng(1)).intact[
         packet
     ]
+
+
+@pytest.mark.parametrize("layout", SHORT_LAST, ids=KINDS)
+def test_only_what_fails_its_checksum_is_kept(layout, monkeypatch):
+    """Of two touched packets, the one whose errors its checksum cannot see is taken for intact."""
+    one, two = (on_air(payload_of(layout, seed), layout, 0) for seed in (1, 2))
+    unseen = [bit for bit in range(8 * len(one)) if (one[bit // 8] ^ two[bit // 8]) >> bit % 8 & 1]
+    where = np.array([0] * len(unseen) + [1]), np.array([*unseen, 9])
+    monkeypatch.setattr(channel, "error_positions", lambda *_: where)
+    counts = np.zeros(layout.num_packets, dtype=np.int64)
+    counts[:2] = len(unseen), 1
+    reception = apply_errors(payload_of(layout), layout, counts, np.random.default_rng(1), keep=True)
+    assert np.flatnonzero(~reception.intact).tolist() == [1]
+    assert kept_by(reception, layout) == {1: flip(on_air(payload_of(layout), layout, 1), [9])}
 
 
 @pytest.mark.parametrize("layout", SHORT_LAST, ids=KINDS)
@@ -298,17 +336,18 @@ def test_measured_error_rate_over_rayleigh_fading(modulation, snr_db):
     A frame is 500 blocks of two packets: the means of the 40 frames are nearly normal even where one
     block in a hundred holds most errors.
     """
-    radio = Radio(modulation=modulation, coherence_packets=2)
     layout = Layout("float32", 7 * 1000, 32, checked=True)
     cell = RAYLEIGH_CELLS.index((modulation, snr_db))
     payload, rng = payload_of(layout), np.random.default_rng(cell)
+    fading = FadingProcess(RAYLEIGH, seed=cell, pair=(0, 1), blocks_per_round=500, correlation=0.0)
     means = []
     for round_ in range(40):
-        gains = fading_gains(radio, seed=cell, round_=round_, pair=(0, 1), num_packets=layout.num_packets)
+        gains = np.repeat(fading.gains(round_), 2)
         ber = bit_error_probability(modulation, gains * linear(snr_db))
         means.append(receive(payload, layout, ber, rng).bit_errors / layout.packet_bits.sum())
     half_width = student.isf(CELL_ERROR / 2, len(means) - 1) * np.std(means, ddof=1) / np.sqrt(len(means))
-    assert abs(np.mean(means) - rayleigh_bit_error_probability(modulation, linear(snr_db))) < half_width
+    expected = mean_bit_error_probability(modulation, linear(snr_db), RAYLEIGH)
+    assert abs(np.mean(means) - expected) < half_width
 
 
 @pytest.mark.parametrize("fading", ["none", "rayleigh"])
@@ -316,58 +355,116 @@ def test_measured_error_rate_over_rayleigh_fading(modulation, snr_db):
 def test_measured_packet_loss_is_the_predicted_one(fading, modulation):
     """Packets with a fade each are lost independently: normal interval of a binomial, ten cells."""
     snr_db = AWGN_SNRS_DB[modulation][3] + (0.0 if fading == "none" else 6.0)
-    radio = Radio(modulation=modulation, fading=fading, coherence_packets=1)
+    radio = Radio(modulation=modulation, fading=fading)
     layout = Layout("float32", 62 * 4000, 252, checked=True)
-    gains = fading_gains(radio, seed=1, round_=0, pair=(0, 1), num_packets=layout.num_packets)
-    ber = bit_error_probability(modulation, gains * linear(snr_db))
+    process = FadingProcess(radio.fade, seed=1, pair=(0, 1), blocks_per_round=4000, correlation=0.0)
+    ber = bit_error_probability(modulation, process.gains(0) * linear(snr_db))
     lost = 1 - receive(payload_of(layout), layout, ber, np.random.default_rng(3)).intact.mean()
-    expected = packet_loss_probability(radio, snr_db, int(layout.packet_bits[0]))
+    expected = mean_packet_loss(radio, snr_db, int(layout.packet_bits[0]))
     assert 0.1 < expected < 0.97
     deviation = np.sqrt(expected * (1 - expected) / layout.num_packets)
     assert abs(lost - expected) < norm.isf(0.01 / 2 / 10) * deviation
 
 
-HOP = Hop(seed=1, round=2, sender=3, receiver=4, mean_snr_db=9)
+SENT = Transmission(round=2, sender=3, slot=1, turn=0)
+FRAME = Layout("float32", 5000, 64, checked=True)
 
 
-def crossed(radio, hop=HOP):
-    layout = Layout("float32", 5000, 64, checked=True)
-    reception = cross(payload_of(layout), layout, radio, hop)
+def link_of(radio, pair=(3, 4), *, seed=1, mean_snr_db=9.0):
+    """Return the air between two devices, and the grid in which they send."""
+    experiment = Experiment(seed=seed, radio=radio)
+    access = plan_access(experiment, FRAME, num_colours=3, max_degree=2)
+    return AirLink(experiment, access, pair=pair, mean_snr_db=mean_snr_db, places_m=((0, 0), (10, 0)))
+
+
+def crossed(radio, sent=SENT, *, seed=1, receiver=4, mean_snr_db=9.0):
+    """Pass a frame; return which bits flipped in which packets (by count) and which packets survived."""
+    link = link_of(radio, (sent.sender, receiver), seed=seed, mean_snr_db=mean_snr_db)
+    reception = cross(
+        payload_of(FRAME), FRAME, radio, link.snr(sent, FRAME), sent, seed=seed, receiver=receiver
+    )
     return reception.bit_errors, reception.intact.tolist()
 
 
-def test_a_hop_is_a_pure_function_of_who_when_and_where():
-    radio = Radio(coherence_packets=5)
+def test_a_crossing_is_a_pure_function_of_who_when_and_where():
+    radio = Radio(coherence_packets=5, modulation="bpsk")
     others = [
-        dataclasses.replace(HOP, **{name: getattr(HOP, name) + 1})
-        for name in ("seed", "round", "sender", "receiver", "mean_snr_db", "attempt")
+        crossed(radio, dataclasses.replace(SENT, **{name: getattr(SENT, name) + 1}))
+        for name in ("round", "sender", "slot", "attempt")
     ]
-    reverse = dataclasses.replace(HOP, sender=4, receiver=3)
-    assert crossed(radio) == crossed(radio, Hop(1, 2, 3, 4, 9))
-    assert crossed(radio) not in [crossed(radio, other) for other in [*others, reverse]]
+    others += [
+        crossed(radio, seed=2),
+        crossed(radio, receiver=5),
+        crossed(radio, mean_snr_db=10.0),
+        crossed(radio, dataclasses.replace(SENT, sender=4), receiver=3),
+        crossed(radio, dataclasses.replace(SENT, modulation="qpsk")),
+        crossed(Radio(coherence_packets=5, modulation="bpsk", burst_packets=5)),
+    ]
+    assert crossed(radio) == crossed(radio, Transmission(2, 3, 1, 0))
+    assert crossed(radio) not in others
 
 
-def test_both_directions_and_every_attempt_meet_the_same_fades():
-    """At a signal at which a packet's fate hangs on its fade, nearly all fare alike both ways."""
-    radio = Radio(coherence_packets=1)
-    one = np.array(crossed(radio)[1])
-    for other in ({"sender": 4, "receiver": 3}, {"attempt": 1}):
-        agree = np.mean(one == np.array(crossed(radio, dataclasses.replace(HOP, **other))[1]))
-        assert agree > 0.8
-    elsewhere = np.array(crossed(radio, dataclasses.replace(HOP, round=3))[1])
-    assert np.mean(one == elsewhere) < 0.7
+def test_both_directions_and_every_attempt_meet_the_same_fade_of_a_round():
+    """At a signal at which a packet's fate hangs on its fade, nearly all fare alike."""
+    radio = Radio()
+    link = link_of(radio)
+    there, back = SENT, dataclasses.replace(SENT, sender=4, slot=2)
+    again = dataclasses.replace(SENT, attempt=1)
+    gains = [link.gains(sent, FRAME) for sent in (there, back, again)]
+    assert len(set(gains[0])) == 1
+    assert np.array_equal(gains[0], gains[1])
+    assert np.array_equal(gains[0], gains[2])
+    assert link.gains(dataclasses.replace(SENT, round=3), FRAME)[0] != gains[0][0]
+    assert np.array_equal(link_of(radio, (4, 3)).gains(back, FRAME), gains[0])
 
 
-def test_an_ideal_channel_takes_no_time_and_errs_never():
-    layout = Layout("float32", 5000, 64, checked=False)
-    ideal = Radio(scheme="ideal")
-    reception = cross(payload_of(layout), layout, ideal, HOP)
-    assert reception.intact.all()
-    assert reception.bit_errors == 0
-    assert airtime_s(layout, ideal) == 0
+def test_within_a_round_fades_last_as_many_packets_as_they_are_told():
+    """Both ends agree on them; another slot, turn or attempt meets others."""
+    radio = Radio(coherence_packets=5, arq="selective_repeat")
+    link, sent = link_of(radio), dataclasses.replace(SENT, modulation="qpsk")
+    gains = link.gains(sent, FRAME)
+    changes = np.flatnonzero(np.diff(gains))  # at the slowest permitted rate, QPSK, a fade is five packets
+    assert len(changes) >= FRAME.num_packets // 5 - 1
+    assert set(np.diff(changes)) == {5}
+    assert np.array_equal(link_of(radio, (4, 3)).gains(sent, FRAME), gains)
+    for other in (dataclasses.replace(sent, slot=2), dataclasses.replace(sent, attempt=1)):
+        assert not np.intersect1d(link.gains(other, FRAME), gains).size
+
+
+def test_an_ideal_channel_takes_no_time():
+    access = plan_access(Experiment(radio=Radio(scheme="ideal")), FRAME, num_colours=3, max_degree=2)
+    assert access.packets_airtime_s(1e9, "bpsk") == access.side_airtime_s(10**9) == 0
+    assert access.data_start_s(1.5, 2, 0) == access.ack_start_s(1.5, 2, 0) == 1.5
 
 
 def test_airtime_by_hand():
     """127 numbers and a CRC-32 are 512 bytes: two full packets take 8,192 bits at 2 bits a symbol."""
     layout = Layout("float32", 2 * 127, 512, checked=True)
-    assert airtime_s(layout, Radio(modulation="qpsk", bandwidth_hz=1e6)) == pytest.approx(8192 / 2e6)
+    access = plan_access(Experiment(radio=Radio(bandwidth_hz=1e6)), layout, num_colours=2, max_degree=1)
+    bits = float(layout.packet_bits.sum())
+    assert access.packets_airtime_s(bits, "qpsk") == pytest.approx(8192 / 2e6)
+    assert access.packets_airtime_s(bits, "qam64") == pytest.approx(8192 / 6e6)
+
+
+def test_a_burst_spoils_packets_that_the_noise_would_spare():
+    """A fifth of the packets, in runs of ten; the others are as they were: the streams are apart."""
+    radio = Radio(fading="none", burst_packets=10, burst_share=0.2)
+    calm = np.array(crossed(radio.model_copy(update={"burst_packets": 0.0}), mean_snr_db=30.0)[1])
+    struck = np.array(crossed(radio, mean_snr_db=30.0)[1])
+    assert calm.all()
+    runs = np.diff(np.flatnonzero(np.diff(np.concatenate(([True], struck, [True])))))[::2]
+    # 334 packets: about seven bursts of geometric length, mean 10.
+    assert 0.05 < np.mean(~struck) < 0.4
+    assert runs.mean() > 3
+
+
+def test_what_fails_is_kept_only_where_it_is_to_be_accepted():
+    for what in ("erase", "accept"):
+        radio = Radio(fading="none", bad_packets=what)
+        link = link_of(radio)
+        snr = link.snr(SENT, FRAME)
+        reception = cross(payload_of(FRAME), FRAME, radio, snr, SENT, seed=1, receiver=4)
+        kept = kept_by(reception, FRAME)
+        assert not reception.intact.all()
+        assert list(kept) == (np.flatnonzero(~reception.intact).tolist() if what == "accept" else [])
+        assert not any(map(is_intact, kept.values()))

@@ -5,6 +5,19 @@ import subprocess
 import sys
 
 import pytest
+from conftest import (
+    ACK_AIR_S,
+    COMPUTE_AIR_S,
+    FRAME_AIR_S,
+    HEADER_AIR_S,
+    NUM_PACKETS,
+    NUM_PARAMETERS,
+    SUPERFRAME_AIR_S,
+)
+
+from coordinator.plan import make_plan
+from protocol.experiment_file import load
+from protocol.messages import Description
 
 
 def hearsay(*arguments, cwd=None):
@@ -29,6 +42,14 @@ def loaded_by(code):
     return {name.partition(".")[0] for name in done.stdout.split()}
 
 
+DEAF = {
+    "nobody can be heard": (["--set", "radio.tx_power_dbm=-60"], "no link can carry anything: the best has"),
+    "nobody is loud enough": (
+        # A gain of 11.5 occurs once in 100,000 fades, so no run ever sees one.
+        ["--set", "radio.scheme=analog", "--set", "radio.analog.gain_threshold=11.5"],
+        "radio.analog.gain_threshold = 11.5 silences them all",
+    ),
+}
 BAD = {
     "misspelt key": (["--set", "radio.tx_powr_dbm=1"], "did you mean 'tx_power_dbm'?"),
     "misspelt section": (["--set", "radoi.modulation=bpsk"], "did you mean 'radio'?"),
@@ -46,27 +67,55 @@ BAD = {
     "a folder name too long": (["--out", "x" * 300], "cannot be made"),
     "a number without end": (["--set", "seed=0x" + "f" * 5000], "a number of thousands of digits"),
     "no edges file": (["--set", "graph.kind=edges", "--set", "graph.file=none.txt"], "none.txt"),
+    "a misspelt key of a section in a section": (
+        ["--set", "radio.analog.payloads=models"],
+        "unknown key 'radio.analog.payloads': did you mean 'payload'?",
+    ),
+    "no matrix file": (["--set", "radio.snr=matrix", "--set", "radio.snr_file=none.txt"], "none.txt"),
+    "a threshold above every fade": (
+        ["--set", "radio.scheme=analog", "--set", "radio.analog.gain_threshold=20"],
+        "radio.analog.gain_threshold = 20: silences every link",
+    ),
+    **DEAF,
 }
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_bad_input_is_one_line_and_leaves_nothing(small, tmp_path, fault):
+def test_bad_input_is_one_line_and_leaves_nothing(shell, small, tmp_path, fault):
     arguments, what = BAD[fault]
-    done = hearsay("run", small, *arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert what in done.stderr
+    code, stdout, stderr = shell("run", small, *arguments)
+    assert (code, stdout) == (2, ""), stderr
+    assert len(stderr.splitlines()) == 1
+    assert what in stderr
     assert [p.name for p in tmp_path.iterdir()] == ["small.toml"]
+    assert not list(shell.folder.iterdir())
+
+
+def test_a_process_that_was_given_bad_input_ends_with_exit_code_2(small, tmp_path):
+    done = hearsay("run", small, "--set", "radio.bandwidth_hz=-1", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"hearsay: {small} with --set: radio.bandwidth_hz = -1: must be > 0 and <= 1e+12 Hz\n"
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["small.toml"]
+
+
+@pytest.mark.parametrize("fault", DEAF)
+def test_plan_says_in_one_line_that_nobody_can_be_heard(shell, small, fault):
+    arguments, what = DEAF[fault]
+    code, stdout, stderr = shell("plan", small, *arguments)
+    assert (code, stdout) == (2, "")
+    assert len(stderr.splitlines()) == 1
+    assert what in stderr
 
 
 @pytest.mark.processes
 def test_more_devices_than_samples_is_one_line_and_leaves_nothing(small, tmp_path):
     for command in ("run", "plan"):
-        done = hearsay(command, small, "--set", "devices=60", "--set", "graph.kind=complete", cwd=tmp_path)
+        done = hearsay(command, small, "--set", "data.min_samples_per_device=100", cwd=tmp_path)
         assert done.returncode == 2, done.stderr
         [fault] = [line for line in done.stderr.splitlines() if line.startswith("hearsay: ")]
-        assert "at most 40 devices fit" in fault
+        assert "at most 3 devices fit" in fault
         assert "Traceback" not in done.stderr
         assert [p.name for p in tmp_path.iterdir()] == ["small.toml"] or not list(
             (tmp_path / "runs").iterdir()
@@ -94,7 +143,7 @@ def test_a_taken_folder_is_refused_and_not_touched(small, tmp_path):
 
 
 @pytest.mark.processes
-def test_plan_says_what_a_run_would_be(small):
+def test_plan_says_what_a_run_would_be(shell, small):
     done = hearsay("plan", small, "--json")
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
@@ -106,16 +155,132 @@ def test_plan_says_what_a_run_would_be(small):
     assert plan["spectral_gap"] == pytest.approx(2 / 3)  # ring of 4, Metropolis: 1 - (1/3 + 2/3 cos 90)
     assert len(plan["links"]) == 4
     assert all(0 <= link["packet_loss"] <= 1 for link in plan["links"])
-    assert "spectral gap" in hearsay("plan", small).stdout
-    isolated = json.loads(hearsay("plan", small, "--set", "aggregation.scheme=isolated", "--json").stdout)
+    assert plan["num_slots"] == 4
+    assert plan["superframe_s"] == pytest.approx(SUPERFRAME_AIR_S, rel=1e-12)
+    assert plan["warnings"] == []
+    code, stdout, _ = shell("plan", small, "--set", "aggregation.round_deadline_air_s=0.008")
+    assert code == 0
+    said = " ".join(stdout.split())
+    assert "spectral gap" in said
+    assert "slots (colours of the graph)" in said
+    assert "aggregation.round_deadline_air_s = 0.008: a frame takes 0.008576 s on the air, so every" in said
+    isolated = json.loads(shell("plan", small, "--set", "aggregation.scheme=isolated", "--json")[1])
     assert isolated["links"] == []
-    assert isolated["spectral_gap"] == isolated["degree_max"] == 0
+    assert isolated["spectral_gap"] == isolated["degree_max"] == isolated["superframe_s"] == 0
+
+
+@pytest.fixture
+def planned(small, monkeypatch):
+    """Plan the small experiment under some settings; its size is known, so that no device need be asked."""
+    description = Description(
+        num_parameters=NUM_PARAMETERS, num_train=320, num_test=80, samples_per_class=((32,) * 10,)
+    )
+    monkeypatch.setattr("coordinator.plan.describe", lambda experiment: description)
+    return lambda *settings: make_plan(load(small, settings))
+
+
+PACKETS_AIR_S = FRAME_AIR_S - HEADER_AIR_S
+BITMAP_AIR_S = NUM_PACKETS / 1e6
+# Analog: two numbers to a symbol; behind a header 32 bits say how strong they are, or how they are scaled.
+SYMBOLS_AIR_S = NUM_PARAMETERS / 2 / 1e6
+NORMS_AIR_S = HEADER_AIR_S + 32 / 1e6
+
+# By hand: slots, seconds of a frame, of a superframe, of all attempts; on a ring each has two neighbours.
+PLANS = {
+    "small": ((), 4, FRAME_AIR_S, SUPERFRAME_AIR_S, SUPERFRAME_AIR_S),
+    "nobody answers": (("radio.symmetric=false",), 4, FRAME_AIR_S, 4 * FRAME_AIR_S, 4 * FRAME_AIR_S),
+    "four attempts, with a bitmap each": (
+        ("radio.arq=selective_repeat",),
+        4,
+        FRAME_AIR_S + BITMAP_AIR_S,
+        SUPERFRAME_AIR_S + 4 * BITMAP_AIR_S,
+        4 * (SUPERFRAME_AIR_S + 4 * BITMAP_AIR_S),
+    ),
+    "two turns in a slot": (
+        ("radio.cast=unicast",),
+        4,
+        FRAME_AIR_S,
+        SUPERFRAME_AIR_S + 4 * FRAME_AIR_S,
+        SUPERFRAME_AIR_S + 4 * FRAME_AIR_S,
+    ),
+    "at the slowest rate": (
+        ("radio.rate=adaptive", "radio.modulation=qam256"),
+        4,
+        FRAME_AIR_S + PACKETS_AIR_S,
+        SUPERFRAME_AIR_S + 4 * PACKETS_AIR_S,
+        SUPERFRAME_AIR_S + 4 * PACKETS_AIR_S,
+    ),
+    "half the rate": (
+        ("radio.code_rate=0.5",),
+        4,
+        FRAME_AIR_S + PACKETS_AIR_S,
+        SUPERFRAME_AIR_S + 4 * PACKETS_AIR_S,
+        SUPERFRAME_AIR_S + 4 * PACKETS_AIR_S,
+    ),
+    "a band for each": (("radio.access=parallel",), 0, FRAME_AIR_S, 0, FRAME_AIR_S + ACK_AIR_S),
+    "a quarter of the band for each": (
+        ("radio.access=parallel", "radio.shared_bandwidth=true"),
+        0,
+        4 * FRAME_AIR_S,
+        0,
+        4 * (FRAME_AIR_S + ACK_AIR_S),
+    ),
+    "three colours": (
+        ("devices=9",),
+        3,
+        FRAME_AIR_S,
+        3 * (FRAME_AIR_S + 2 * ACK_AIR_S),
+        3 * (FRAME_AIR_S + 2 * ACK_AIR_S),
+    ),
+    "analog, all at once": (
+        ("radio.scheme=analog",),
+        4,
+        SYMBOLS_AIR_S + 3 * NORMS_AIR_S,
+        4 * (SYMBOLS_AIR_S + 3 * NORMS_AIR_S),
+        4 * (SYMBOLS_AIR_S + 3 * NORMS_AIR_S),
+    ),
+    "analog, one by one": (
+        ("radio.scheme=analog", "radio.analog.superposition=orthogonal"),
+        4,
+        SYMBOLS_AIR_S + 2 * NORMS_AIR_S,
+        4 * 2 * (SYMBOLS_AIR_S + 2 * NORMS_AIR_S),
+        4 * 2 * (SYMBOLS_AIR_S + 2 * NORMS_AIR_S),
+    ),
+    "ideal": (("radio.scheme=ideal",), 0, 0, 0, 0),
+    "nobody talks": (("aggregation.scheme=isolated",), 0, 0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_plan_has_the_grid_that_follows_by_hand(planned, name):
+    settings, num_slots, frame_s, superframe_s, attempts_s = PLANS[name]
+    plan = planned(*settings)
+    assert plan.num_slots == num_slots
+    assert plan.airtime_per_frame_s == pytest.approx(frame_s, rel=1e-12)
+    assert plan.superframe_s == pytest.approx(superframe_s, rel=1e-12)
+    assert plan.round_air_s == pytest.approx(COMPUTE_AIR_S + attempts_s, rel=1e-12)
+
+
+def test_the_plan_warns_of_a_deadline_that_no_frame_can_keep(planned):
+    [warning] = planned("aggregation.round_deadline_air_s=0.0085").warnings
+    assert warning == (
+        "aggregation.round_deadline_air_s = 0.0085: a frame takes 0.008576 s on the air, so every one is late"
+    )
+    assert planned("aggregation.round_deadline_air_s=0.0086").warnings == ()
+    # Another scheme or modulation changes what a frame takes, and so what a deadline may be.
+    assert planned("aggregation.round_deadline_air_s=0.0085", "radio.scheme=analog").warnings == ()
+    assert planned("aggregation.round_deadline_air_s=1e-9", "radio.scheme=ideal").warnings == ()
+    assert len(planned("aggregation.round_deadline_air_s=0.0086", "radio.modulation=bpsk").warnings) == 1
+    # Nobody waits for frames that nobody sends.
+    assert planned("aggregation.round_deadline_air_s=1e-9", "aggregation.scheme=isolated").warnings == ()
 
 
 def test_schema_describes_every_key():
     schema = json.loads(hearsay("schema").stdout, parse_constant=pytest.fail)  # JSON has no Infinity
     assert {"name", "seed", "devices", "rounds", "radio"} <= schema["properties"].keys()
     assert schema["$defs"]["Radio"]["properties"]["tx_power_dbm"]["description"]
+    assert schema["$defs"]["Analog"]["properties"]["payload"]["description"]
+    assert {"mobility", "device"} <= schema["properties"].keys()
 
 
 def test_help_loads_neither_torch_nor_anything_heavy():

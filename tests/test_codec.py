@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import norm
 
-from protocol.codec import Layout, checksums, decode, encode, finite_packets
-from protocol.errors import BadInput
+from protocol.codec import Layout, checksums, decode, encode, finite_packets, select, selected
+from protocol.errors import BadInput, FrameError
 
 fixed = settings(derandomize=True, deadline=None)
 
@@ -218,3 +218,125 @@ def test_finite_packets_are_those_without_nan_or_infinity(case, data):
 def test_a_sum_that_overflows_is_not_taken_for_an_infinity():
     layout = Layout("float32", 100, 64, checked=True)
     assert finite_packets(np.full(100, 3e38, dtype=np.float32), layout).all()
+
+
+# Some packets of a frame
+
+
+@st.composite
+def selections(draw):
+    """Draw a layout, a vector that fits it, and some of its packets, rising."""
+    layout = draw(layouts)
+    x = np.random.default_rng(draw(st.integers(0, 2**32))).standard_normal(layout.num_values)
+    packets = draw(st.sets(st.integers(0, layout.num_packets - 1), min_size=1))
+    return layout, x.astype(np.float32), np.array(sorted(packets))
+
+
+def air_bytes(packet):
+    """Join what `packets_of` cut: slice, scale, CRC."""
+    values, scale, crc = packet
+    return (
+        values
+        + (b"" if scale is None else struct.pack("<f", scale))
+        + (b"" if crc is None else struct.pack("<I", crc))
+    )
+
+
+@fixed
+@given(selections())
+def test_gathered_packets_are_those_of_the_payload_as_they_lie_on_the_air(case):
+    layout, x, packets = case
+    payload = encoded(x, layout)
+    cut = packets_of(payload, layout)
+    rows = layout.gather(payload, packets)
+    assert len(rows) == len(packets)
+    for row, packet in zip(rows, packets.tolist(), strict=True):
+        wanted = air_bytes(cut[packet])
+        assert row[: len(wanted)].tobytes() == wanted
+    rows[:] = 0  # a copy: received memory is never written
+    assert packets_of(payload, layout) == cut
+
+
+@fixed
+@given(selections())
+def test_scattered_packets_are_a_payload_of_their_own(case):
+    layout, x, packets = case
+    payload = encoded(x, layout)
+    part = layout.scatter(layout.gather(payload, packets), packets)
+    assert part.packets is packets
+    assert part.layout == layout.of(packets)
+    cut = packets_of(payload, layout)
+    assert packets_of(part.payload, part.layout) == [cut[packet] for packet in packets.tolist()]
+    whole = decode(payload, layout)
+    numbers = np.concatenate([whole[layout.values(packet)] for packet in packets.tolist()])
+    assert decode(part.payload, part.layout).tobytes() == numbers.tobytes()
+    assert part.layout.packet_bits.tolist() == layout.packet_bits[packets].tolist()
+
+
+@fixed
+@given(selections())
+def test_selected_reads_what_select_wrote(case):
+    layout, x, packets = case
+    payload = encoded(x, layout)
+    payload.flags.writeable = False
+    data = select(payload, layout, packets)
+    part = selected(data, layout)
+    assert part.packets.tolist() == packets.tolist()
+    assert (
+        part.payload.tobytes() == layout.scatter(layout.gather(payload, packets), packets).payload.tobytes()
+    )
+    assert np.shares_memory(part.payload, data)  # received memory is read where it lies
+    # docs/wire.md: packet k is bit 7 - k % 8 of byte k // 8; the bitmap is padded to eight bytes.
+    bitmap = data[: -(-layout.num_packets // 64) * 8].tobytes()
+    assert data.nbytes == len(bitmap) + part.layout.payload_bytes
+    assert [k for k in range(8 * len(bitmap)) if bitmap[k // 8] >> (7 - k % 8) & 1] == packets.tolist()
+
+
+@fixed
+@given(selections(), st.data())
+def test_selected_refuses_whatever_has_another_size(case, data):
+    layout, x, packets = case
+    written = select(encoded(x, layout), layout, packets).tobytes()
+    cut = data.draw(st.integers(0, len(written) - 1))
+    for other in (written[:cut], written + b"\0", written + written):
+        with pytest.raises(FrameError):
+            selected(np.frombuffer(other, dtype=np.uint8), layout)
+
+
+@fixed
+@given(layouts, st.data())
+def test_arbitrary_bytes_are_what_select_writes_or_a_frame_error(layout, data):
+    """A bitmap of some packets and nothing beyond, then as many bytes as these packets have."""
+    start = -(-layout.num_packets // 64) * 8
+    bits = np.zeros(8 * start, dtype=np.uint8)
+    bits[: layout.num_packets] = data.draw(st.sampled_from([0, 1, 1])) * np.random.default_rng(
+        data.draw(st.integers(0, 2**32))
+    ).integers(0, 2, layout.num_packets)
+    beyond = layout.num_packets + data.draw(st.integers(0, 8 * start - 1))
+    if data.draw(st.booleans()) and beyond < 8 * start:
+        bits[beyond] = 1
+    packets = np.flatnonzero(bits[: layout.num_packets])
+    fitting = start + layout.of(packets).payload_bytes
+    size = data.draw(st.sampled_from([fitting, fitting, fitting - 1, fitting + 1, start, start - 1, 0]))
+    read = np.zeros(max(size, start), dtype=np.uint8)
+    read[:start] = np.packbits(bits)
+    exact = size == fitting and len(packets) > 0 and not bits[layout.num_packets :].any()
+    try:
+        part = selected(read[:size], layout)
+    except FrameError:
+        assert not exact
+    else:
+        assert exact
+        assert part.packets.tolist() == packets.tolist()
+
+
+@pytest.mark.parametrize("bit", [3, 5, 63])
+def test_bits_beyond_the_last_packet_are_refused(bit):
+    """Three packets: the bitmap has three bits, and the rest of its eight bytes is 0."""
+    layout = Layout("float32", 10, 20, checked=True)
+    written = select(encoded(np.ones(10, dtype=np.float32), layout), layout, np.array([0, 2]))
+    assert layout.num_packets == 3
+    selected(written, layout)
+    written[bit // 8] |= 128 >> bit % 8
+    with pytest.raises(FrameError):
+        selected(written, layout)

@@ -8,6 +8,7 @@ from time import monotonic
 
 import pytest
 import zmq
+from builders import make_neighbour, make_report, make_start
 
 from node.control import Control, Leave
 from protocol.config import Experiment, Runtime
@@ -17,12 +18,8 @@ from protocol.messages import (
     Bye,
     Done,
     Hello,
-    Neighbour,
     NeighbourDied,
     Refuse,
-    Report,
-    Stages,
-    Start,
     Stop,
     Welcome,
     from_device,
@@ -39,23 +36,8 @@ WELCOME = Welcome(
     experiment=Experiment(runtime=Runtime(coordinator_grace_s=0.2)),
     run_dir="out",
 )
-START = Start(
-    neighbours=(Neighbour(device=1, incarnation=0, address="tcp://a:1", weight=0.5, mean_snr_db=9.0),)
-)
-REPORT = Report(
-    run_id="run-1",
-    device=3,
-    round=0,
-    loss=1.0,
-    accuracy=None,
-    test_loss=None,
-    bytes_sent=0,
-    heard={},
-    dropped={},
-    air_s=0.0,
-    wall_s=0.0,
-    stages_wall_s=Stages(train=0, encode=0, send=0, wait=0, air=0, decode=0, mix=0),
-)
+START = make_start(make_neighbour(1, address="tcp://a:1"))
+REPORT = make_report(3)
 DEATH = NeighbourDied(device=1, incarnation=0)
 
 
@@ -281,6 +263,22 @@ def test_news_to_stop_is_to_leave(desk, joined, message):
 def test_a_message_wakes_whoever_polls_the_socket(desk, joined):
     desk.say(DEATH)
     assert joined.socket.poll(round(1000 * PATIENCE_S))
+
+
+def test_a_wait_ends_with_a_message_and_leaves_it_there(desk, joined):
+    """So that a device that keeps a paced clock hears the coordinator at once."""
+    desk.say(DEATH)
+    began = monotonic()
+    joined.wait(10 * PATIENCE_S)
+    assert monotonic() - began < PATIENCE_S
+    assert joined.news() == [DEATH]
+
+
+def test_a_wait_ends_when_time_is_up_and_not_before(joined):
+    for wall_s in (0.0, 0.05):
+        began = monotonic()
+        joined.wait(wall_s)
+        assert wall_s - 0.001 < monotonic() - began < PATIENCE_S  # ZeroMQ's clock counts whole milliseconds
 
 
 @pytest.mark.parametrize("wait", [Control.check, Control.news, lambda control: control.join(PATIENCE_S)])

@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from builders import make_heard, make_neighbour, make_report, make_spent, make_stages, make_start
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,21 @@ from protocol import messages
 from protocol.codec import Layout
 from protocol.config import Aggregation, Experiment, Runtime
 from protocol.errors import FrameError
-from protocol.frame import HEADER_BYTES, MAGIC, VERSION, Header, Kind, run_number, shape_of, unpack
+from protocol.frame import (
+    FLAG_FINAL,
+    HEADER_BYTES,
+    MAGIC,
+    MODULATION_NUMBER,
+    MODULATION_OF,
+    VERSION,
+    Header,
+    Kind,
+    run_number,
+    shape_of,
+    unpack,
+)
+from protocol.modulation import BITS_PER_SYMBOL
+from protocol.packet_errors import PacketErrorTable
 
 fixed = settings(derandomize=True, deadline=None)
 
@@ -31,7 +46,8 @@ headers = st.builds(
     sender=uint32,
     incarnation=uint32,
     round=uint32,
-    attempt=uint32,
+    attempt=st.integers(0, 255),
+    modulation=st.integers(0, 5),
     codec=uint8,
     flags=uint8,
     num_values=uint32,
@@ -39,7 +55,22 @@ headers = st.builds(
     payload_bytes=uint32,
     air_s=st.floats(0, allow_infinity=False),
 )
-GOOD = Header(Kind.PARAMETERS, 2**63 + 1, 6, 7, 8, 9, 5, 2, 1, 100_000, 512, 403_000, 1.25)
+GOOD = Header(
+    kind=Kind.PARAMETERS,
+    run=2**63 + 1,
+    epoch=6,
+    sender=7,
+    incarnation=8,
+    round=9,
+    attempt=5,
+    modulation=4,
+    codec=2,
+    flags=1,
+    num_values=100_000,
+    packet_bytes=512,
+    payload_bytes=403_000,
+    air_s=1.25,
+)
 
 
 def with_crc(fields):
@@ -72,7 +103,39 @@ def test_header_lies_as_the_byte_table_says():
     assert fields.pop("magic") == b"HSAY"
     assert fields.pop("version") == VERSION
     assert fields.pop("header CRC") == zlib.crc32(packed[:-4])
+    assert fields.pop("reserved") == 0
     assert fields == dataclasses.asdict(GOOD)
+
+
+def test_the_whole_header_of_the_document_is_ours():
+    """Device 1 acknowledges attempt 1 of round 3, finally: docs/wire.md has its bytes."""
+    (block,) = re.findall(r"^```\n((?:[0-9a-f]{2}[ \n]+){60})```", WIRE.read_text(), re.MULTILINE)
+    codec, flags, num_values, packet_bytes = shape_of(Layout("float32", 1000, 512, checked=True))
+    header = Header(
+        kind=Kind.ACK,
+        run=run_number("golden"),
+        epoch=0,
+        sender=1,
+        incarnation=0,
+        round=3,
+        attempt=1,
+        modulation=0,
+        codec=codec,
+        flags=flags | FLAG_FINAL,
+        num_values=num_values,
+        packet_bytes=packet_bytes,
+        payload_bytes=1,
+        air_s=0.42104,
+    )
+    assert header.pack() == bytes.fromhex(block)
+    assert unpack(bytes.fromhex(block)) == header
+
+
+def test_every_modulation_has_a_number_and_0_is_none():
+    """As docs/wire.md has it: 1 BPSK, 2 QPSK, 3 16-QAM, 4 64-QAM, 5 256-QAM."""
+    assert sorted(MODULATION_NUMBER, key=MODULATION_NUMBER.get) == list(BITS_PER_SYMBOL)
+    assert sorted(MODULATION_NUMBER.values()) == [1, 2, 3, 4, 5]
+    assert all(MODULATION_OF[number] == modulation for modulation, number in MODULATION_NUMBER.items())
 
 
 @fixed
@@ -83,14 +146,27 @@ def test_arbitrary_bytes_are_no_header(data):
 
 
 @fixed
-@given(st.binary(min_size=HEADER_BYTES - 8, max_size=HEADER_BYTES - 8))
-@example(bytes(HEADER_BYTES - 8))
-def test_arbitrary_fields_with_a_good_checksum_raise_nothing_else(noise):
-    """Even who knows the magic, the version and the checksum gets a header or a FrameError."""
-    fields = (MAGIC + bytes([VERSION]) + noise)[: HEADER_BYTES - 4]
+@given(
+    kind=st.integers(0, 5),
+    modulation=st.integers(0, 7),
+    reserved=st.sampled_from([0, 0, 0, 1, 256]),
+    air_s=st.floats(),
+    noise=st.binary(min_size=39, max_size=39),
+)
+@example(kind=0, modulation=0, reserved=0, air_s=0.0, noise=bytes(39))
+@example(kind=1, modulation=1, reserved=0, air_s=0.0, noise=bytes(39))
+def test_arbitrary_fields_with_a_good_checksum_raise_nothing_else(kind, modulation, reserved, air_s, noise):
+    """Even who knows the magic, the version and the checksum gets a header or a FrameError.
+
+    Whatever is read is what a header of ours would say, byte by byte.
+    """
+    fields = MAGIC + bytes([VERSION, kind]) + noise[:27] + struct.pack("<BH", modulation, reserved)
+    fields += noise[27:] + struct.pack("<d", air_s)
+    assert len(fields) == HEADER_BYTES - 4
     try:
         header = unpack(with_crc(fields))
     except FrameError:
+        assert kind not in (1, 2, 3) or modulation > 5 or reserved or not 0 <= air_s < math.inf
         return
     assert header.pack() == with_crc(fields)
 
@@ -117,6 +193,11 @@ def test_truncated_and_oversized_headers_say_their_size(size):
         (0, b"X", "not a Hearsay frame"),
         (4, bytes([VERSION + 1]), f"wire version {VERSION + 1}, expected {VERSION}"),
         (5, b"\x09", "unknown kind 9"),
+        (5, b"\x04", "unknown kind 4"),
+        (33, b"\x06", "unknown modulation 6"),
+        (33, b"\xff", "unknown modulation 255"),
+        (34, b"\x01", "reserved"),
+        (35, b"\x01", "reserved"),
         (48, struct.pack("<d", math.nan), "air_s is not a time"),
         (48, struct.pack("<d", math.inf), "air_s is not a time"),
         (48, struct.pack("<d", -1.0), "air_s is not a time"),
@@ -156,24 +237,45 @@ def test_run_number_is_the_same_everywhere_and_fits():
 ENDLESS = Experiment(
     aggregation=Aggregation(round_deadline_air_s=math.inf), runtime=Runtime(coordinator_grace_s=math.inf)
 )
-STAGES = messages.Stages(train=1, encode=2, send=3, wait=4, air=5, decode=6, mix=7)
-HEARD = messages.Heard(packets_sent=4, packets_corrupted=1, packets_lost=2, bit_errors=3, missing="air")
+STAGES = make_stages(train=1, encode=2, send=3, wait=4, air=5, decode=6, mix=7, pace=8)
+SPENT = make_spent(air_s=7.5, compute_air_s=1.5, slot_wait_air_s=0.25, compute_j=0.5, idle_j=0.125)
+HEARD = make_heard(
+    packets_sent=4,
+    packets_resent=2,
+    attempts=3,
+    packets_corrupted=1,
+    packets_lost=2,
+    bit_errors=3,
+    tx_air_s=0.1,
+    rx_air_s=0.2,
+    tx_j=0.01,
+    rx_j=0.02,
+    missing="air",
+)
+TABLE = PacketErrorTable(
+    modulation="qpsk",
+    code_rate=0.5,
+    packet_bits=512,
+    snr_db=(0.0, 1.0),
+    packet_loss=(0.5, 0.0),
+    residual_ber=(0.1, 0.1),
+    num_packets=(100, 100),
+)
 FROM_DEVICE = [
     messages.Hello(pid=1, host="here"),
     messages.Ready(
         address="tcp://127.0.0.1:1", schema_hash="ab", num_parameters=9, payload_bytes=36, num_samples=8
     ),
-    messages.Report(
-        run_id="r",
-        device=1,
-        round=2,
+    make_report(
+        1,
+        2,
         loss=0.5,
-        accuracy=None,
         test_loss=math.inf,
         bytes_sent=3,
         heard={4: HEARD},
         dropped={"5: stale round": 6},
-        air_s=7.5,
+        spent=SPENT,
+        deadlines_missed=2,
         wall_s=8.5,
         stages_wall_s=STAGES,
     ),
@@ -183,8 +285,8 @@ FROM_DEVICE = [
 FROM_COORDINATOR = [
     messages.Welcome(run_id="r", epoch=0, device=1, incarnation=0, experiment=ENDLESS, run_dir="runs/r"),
     messages.Refuse(reason="full"),
-    messages.Start(
-        neighbours=(messages.Neighbour(device=1, incarnation=0, address="a", weight=0.25, mean_snr_db=9.5),)
+    make_start(
+        make_neighbour(1, weight=0.25, mean_snr_db=9.5, position_m=(1.5, 2.5)), packet_errors=(TABLE,)
     ),
     messages.NeighbourDied(device=1, incarnation=0),
     messages.Stop(),

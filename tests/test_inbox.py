@@ -3,6 +3,7 @@
 import weakref
 from collections import deque
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -10,30 +11,62 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.inbox import Expected, Frame, Inbox, Verdict
-from protocol.frame import Header, Kind
+from protocol.codec import Layout, select
+from protocol.frame import FLAG_FINAL, Header, Kind, shape_of
 
 fixed = settings(derandomize=True, deadline=None)
 
-PARAMETERS_BYTES, ACK_BYTES = 40, 2
+LAYOUT = Layout("float32", 10, 16, checked=True)
+"""Four packets: three numbers in each but the last."""
+PARAMETERS_BYTES, ACK_BYTES, REPEAT_BYTES = LAYOUT.payload_bytes, 1, 8 + 16 + 8
 BYTES = {Kind.PARAMETERS: PARAMETERS_BYTES, Kind.ACK: ACK_BYTES}
-EXPECTED = Expected(run=7, epoch=3, shape=(1, 1, 10, 512), payload_bytes=BYTES)
+MAX_ATTEMPTS = 3
+EXPECTED = Expected(
+    run=7,
+    epoch=3,
+    shape=shape_of(LAYOUT),
+    payload_bytes=BYTES,
+    layout=LAYOUT,
+    modulations=frozenset({2, 3}),
+    max_attempts=MAX_ATTEMPTS,
+)
 BOTH = (Kind.PARAMETERS, Kind.ACK)
+FIRST = tuple((kind, 0) for kind in BOTH)
 NEIGHBOURS = {1: 5, 2: 0}
 """Device -> incarnation."""
 ROUND = 4
 
 
-def header(sender=1, round_=ROUND, kind=Kind.PARAMETERS):
-    return Header(kind, 7, 3, sender, NEIGHBOURS.get(sender, 0), round_, 0, 1, 1, 10, 512, BYTES[kind], 0.0)
+def header(sender=1, round_=ROUND, kind=Kind.PARAMETERS, attempt=0):
+    return Header(
+        kind=kind,
+        run=7,
+        epoch=3,
+        sender=sender,
+        incarnation=NEIGHBOURS.get(sender, 0),
+        round=round_,
+        attempt=attempt,
+        modulation=2 if kind is Kind.PARAMETERS else 0,
+        codec=1,
+        flags=1,
+        num_values=10,
+        packet_bytes=16,
+        payload_bytes=REPEAT_BYTES if attempt and kind is Kind.PARAMETERS else BYTES[kind],
+        air_s=0.0,
+    )
 
 
-def frame(sender=1, round_=ROUND, kind=Kind.PARAMETERS):
-    return Frame(header(sender, round_, kind), np.zeros(BYTES[kind], dtype=np.uint8))
+def frame(sender=1, round_=ROUND, kind=Kind.PARAMETERS, attempt=0):
+    """Return a frame; a further attempt holds packets 1 and 3."""
+    payload = np.zeros(BYTES[kind], dtype=np.uint8)
+    if attempt and kind is Kind.PARAMETERS:
+        payload = select(payload, LAYOUT, np.array([1, 3]))
+    return Frame(header(sender, round_, kind, attempt), payload)
 
 
-def inbox_at(round_, kinds=BOTH):
-    inbox = Inbox(EXPECTED, NEIGHBOURS, kinds)
-    inbox.begin(round_)
+def inbox_at(round_, awaited=FIRST):
+    inbox = Inbox(EXPECTED, NEIGHBOURS)
+    inbox.begin(round_, awaited)
     return inbox
 
 
@@ -55,13 +88,21 @@ REFUSED = [
     (replace(GOOD, flags=0), PARAMETERS_BYTES, Verdict.SHAPE),
     (replace(GOOD, num_values=11), PARAMETERS_BYTES, Verdict.SHAPE),
     (replace(GOOD, packet_bytes=256), PARAMETERS_BYTES, Verdict.SHAPE),
-    (replace(GOOD, payload_bytes=39), PARAMETERS_BYTES, Verdict.SHAPE),
-    (replace(GOOD, payload_bytes=39), 39, Verdict.SHAPE),
+    (replace(GOOD, payload_bytes=55), PARAMETERS_BYTES, Verdict.SHAPE),
+    (replace(GOOD, payload_bytes=55), 55, Verdict.SHAPE),
     (GOOD, PARAMETERS_BYTES - 1, Verdict.SHAPE),
     (GOOD, PARAMETERS_BYTES + 1, Verdict.SHAPE),
     (GOOD, 0, Verdict.SHAPE),
     (replace(GOOD, kind=Kind.ACK), PARAMETERS_BYTES, Verdict.SHAPE),
     (replace(GOOD, kind=Kind.ACK, payload_bytes=ACK_BYTES), PARAMETERS_BYTES, Verdict.SHAPE),
+    (replace(GOOD, kind=Kind.SCALE), PARAMETERS_BYTES, Verdict.SHAPE),
+    (replace(GOOD, flags=5), PARAMETERS_BYTES, Verdict.SHAPE),
+    (replace(GOOD, modulation=0), PARAMETERS_BYTES, Verdict.SHAPE),
+    (replace(GOOD, modulation=1), PARAMETERS_BYTES, Verdict.SHAPE),
+    (replace(header(kind=Kind.ACK), modulation=2), ACK_BYTES, Verdict.SHAPE),
+    (replace(GOOD, attempt=1), PARAMETERS_BYTES, Verdict.SHAPE),
+    (header(kind=Kind.ACK, attempt=MAX_ATTEMPTS), ACK_BYTES, Verdict.SHAPE),
+    (header(kind=Kind.ACK, attempt=1), ACK_BYTES + 1, Verdict.SHAPE),
 ]
 
 
@@ -96,7 +137,7 @@ def test_an_early_frame_waits_for_its_round():
     feed_round(inbox, 1, ROUND)
     assert inbox.feed(tomorrow) is Verdict.EARLY
     assert inbox.get(1, Kind.PARAMETERS) is not tomorrow
-    inbox.begin(ROUND + 1)
+    inbox.begin(ROUND + 1, FIRST)
     assert inbox.get(1, Kind.PARAMETERS) is tomorrow
     assert inbox.feed(frame(round_=ROUND + 1)) is Verdict.DUPLICATE
     assert inbox.may_come(1)  # its acknowledgement is still out
@@ -113,12 +154,12 @@ def test_waits_for_every_kind_of_frame_of_every_neighbour():
     assert inbox.waiting_for() == [2]
     feed_round(inbox, 2, ROUND)
     assert inbox.waiting_for() == []
-    inbox.begin(ROUND + 1)
+    inbox.begin(ROUND + 1, FIRST)
     assert inbox.waiting_for() == [1, 2]
 
 
 def test_without_acknowledgements_waits_for_parameters_alone():
-    inbox = inbox_at(ROUND, kinds=(Kind.PARAMETERS,))
+    inbox = inbox_at(ROUND, awaited=[(Kind.PARAMETERS, 0)])
     inbox.feed(frame(1))
     assert inbox.waiting_for() == [2]
 
@@ -130,7 +171,7 @@ def test_a_neighbour_that_went_on_to_a_later_round_is_not_waited_for(ahead):
     inbox.feed(frame(1, ROUND))
     inbox.feed(frame(1, ROUND + ahead))
     assert inbox.waiting_for() == [2]
-    inbox.begin(ROUND + 1)
+    inbox.begin(ROUND + 1, FIRST)
     assert inbox.may_come(1) == (ahead == 1)  # but it is, as soon as its own round begins
 
 
@@ -140,11 +181,11 @@ def test_silence_costs_one_deadline_once_and_is_lifted_when_heard_again():
     assert inbox.silence() == [1]
     assert inbox.waiting_for() == []
     for round_ in range(ROUND + 1, ROUND + 4):
-        inbox.begin(round_)
+        inbox.begin(round_, FIRST)
         assert inbox.waiting_for() == [2]
         feed_round(inbox, 2, round_)
         assert inbox.silence() == []
-    inbox.begin(ROUND + 4)
+    inbox.begin(ROUND + 4, FIRST)
     assert inbox.feed(frame(1, ROUND)) is Verdict.STALE
     assert not inbox.may_come(1)  # still behind: it would cost a deadline in every round
     inbox.feed(frame(1, ROUND + 4))
@@ -156,7 +197,7 @@ def test_an_early_frame_lifts_silence_too():
     inbox = inbox_at(ROUND)
     inbox.silence()
     inbox.feed(frame(1, ROUND + 1))
-    inbox.begin(ROUND + 1)
+    inbox.begin(ROUND + 1, FIRST)
     assert inbox.waiting_for() == [1]
 
 
@@ -168,7 +209,7 @@ def test_the_dead_are_not_waited_for():
     assert not inbox.is_dead(2)
     assert inbox.waiting_for() == [2]
     assert inbox.get(1, Kind.PARAMETERS) is not None  # what it said before still counts
-    inbox.begin(ROUND + 1)
+    inbox.begin(ROUND + 1, FIRST)
     assert inbox.waiting_for() == [2]
     assert inbox.silence() == [2]
 
@@ -182,17 +223,18 @@ def test_a_death_of_another_life_or_of_a_stranger_changes_nothing(device, incarn
 
 def test_memory_holds_two_rounds_of_frames_whatever_arrives():
     inbox, payloads = inbox_at(0), []
-    for round_ in range(50):
-        inbox.begin(round_)
-        for sent in [round_ - 1, round_, round_ + 1, round_ + 2, round_ + 40] * 3:
+    for round_ in range(30):
+        inbox.begin(round_, FIRST)
+        for sent in [round_ - 1, round_, round_ + 1, round_ + 2, round_ + 40] * 2:
             for sender in (1, 2, 9):
-                for kind in BOTH:
-                    arrived = frame(sender, max(0, sent), kind)
+                for kind, attempt in product(BOTH, range(MAX_ATTEMPTS + 2)):
+                    arrived = frame(sender, max(0, sent), kind, attempt)
                     payloads.append(weakref.ref(arrived.payload))
                     inbox.feed(arrived)
                     del arrived
-        assert sum(ref() is not None for ref in payloads) <= 2 * len(BOTH) * len(NEIGHBOURS)
-    inbox.begin(52)
+        most = 2 * len(BOTH) * MAX_ATTEMPTS * len(NEIGHBOURS)
+        assert sum(ref() is not None for ref in payloads) <= most
+    inbox.begin(32, FIRST)
     assert not any(ref() is not None for ref in payloads)
 
 
@@ -222,7 +264,7 @@ def test_what_is_taken_does_not_depend_on_how_streams_interleave(first, second, 
     turns = iter(order)
     inbox = inbox_at(0)
     for round_ in range(len(first) + 1):
-        inbox.begin(round_)
+        inbox.begin(round_, FIRST)
         while inbox.waiting_for():
             ready = [d for d, frames in coming.items() if frames and frames[0].header.round <= round_ + 1]
             inbox.feed(coming[ready[next(turns) % len(ready)]].popleft())
@@ -254,10 +296,12 @@ def test_whatever_happens_the_dead_and_the_silent_are_not_waited_for(happened):
                     kept += 1
                     silent.discard(sender)
                     assert (verdict is Verdict.TAKEN) == (frame_round == round_)
+                elif verdict is Verdict.STALE and frame_round == round_ - 1:
+                    silent.discard(sender)  # one step behind: waited for once, it is in step again
                 assert (verdict is Verdict.STRANGER) == (sender == 9)
             case ("begin", steps):
                 round_ += steps
-                inbox.begin(round_)
+                inbox.begin(round_, FIRST)
             case ("silence",):
                 waited_for = inbox.waiting_for()
                 assert inbox.silence() == waited_for
@@ -282,3 +326,120 @@ def test_a_device_is_behind_when_a_living_neighbour_is_beyond_its_round():
     assert not inbox.is_behind(ROUND + 1)
     assert inbox.died(1, NEIGHBOURS[1])
     assert not inbox.is_behind(ROUND)
+
+
+# Further attempts
+
+
+def test_a_further_attempt_is_awaited_only_when_it_is_asked_for():
+    inbox = inbox_at(ROUND)
+    feed_round(inbox, 2, ROUND)
+    feed_round(inbox, 1, ROUND)
+    assert inbox.waiting_for() == []
+    inbox.await_also(1, Kind.PARAMETERS, 1)
+    assert inbox.waiting_for() == [1]
+    assert inbox.may_come(1, Kind.PARAMETERS)
+    assert not inbox.may_come(1, Kind.ACK)
+    again = frame(attempt=1)
+    assert inbox.feed(again) is Verdict.TAKEN
+    assert inbox.get(1, Kind.PARAMETERS, 1) is again
+    assert inbox.get(1, Kind.PARAMETERS) is not again
+    assert inbox.waiting_for() == []
+    inbox.begin(ROUND + 1, FIRST)
+    assert inbox.get(1, Kind.PARAMETERS, 1) is None
+    assert inbox.waiting_for() == [1, 2]
+    inbox.feed(frame(1, ROUND + 1))
+    inbox.feed(frame(1, ROUND + 1, Kind.ACK))
+    assert inbox.waiting_for() == [2]  # what was awaited in the round before is forgotten
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_attempts_are_told_apart_and_each_counts_once(kind):
+    inbox = inbox_at(ROUND)
+    fed = [frame(kind=kind, attempt=attempt) for attempt in range(MAX_ATTEMPTS)]
+    assert [inbox.feed(one) for one in fed] == [Verdict.TAKEN] * MAX_ATTEMPTS
+    assert [inbox.feed(frame(kind=kind, attempt=k)) for k in range(MAX_ATTEMPTS)] == [
+        Verdict.DUPLICATE
+    ] * MAX_ATTEMPTS
+    assert [inbox.get(1, kind, attempt) for attempt in range(MAX_ATTEMPTS)] == fed
+    assert inbox.dropped == {(1, Verdict.DUPLICATE): MAX_ATTEMPTS}
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("attempt", [MAX_ATTEMPTS, MAX_ATTEMPTS + 1, 2**32 - 1])
+def test_an_attempt_beyond_the_maximum_is_dropped(kind, attempt):
+    inbox = inbox_at(ROUND)
+    assert inbox.feed(frame(kind=kind, attempt=attempt)) is Verdict.SHAPE
+    assert inbox.dropped == {(1, Verdict.SHAPE): 1}
+    assert inbox.get(1, kind, attempt) is None
+
+
+def test_without_arq_there_is_no_second_attempt():
+    inbox = Inbox(replace(EXPECTED, max_attempts=1), NEIGHBOURS)
+    inbox.begin(ROUND, FIRST)
+    assert inbox.feed(frame()) is Verdict.TAKEN
+    assert inbox.feed(frame(attempt=1)) is Verdict.SHAPE
+    assert inbox.feed(frame(kind=Kind.ACK, attempt=1)) is Verdict.SHAPE
+
+
+@pytest.mark.parametrize(
+    "num_bytes", [0, 1, 7, 8, REPEAT_BYTES - 1, REPEAT_BYTES + 1, REPEAT_BYTES + 8, PARAMETERS_BYTES]
+)
+def test_a_repeat_whose_size_does_not_fit_its_bitmap_is_dropped(num_bytes):
+    inbox, whole = inbox_at(ROUND), frame(attempt=1)
+    payload = np.resize(whole.payload, num_bytes)
+    cut = Frame(replace(whole.header, payload_bytes=num_bytes), payload)
+    assert inbox.feed(cut) is Verdict.SHAPE
+    assert inbox.dropped == {(1, Verdict.SHAPE): 1}
+    assert inbox.feed(whole) is Verdict.TAKEN
+
+
+def test_a_repeat_of_no_packet_is_dropped():
+    nothing = Frame(replace(header(attempt=1), payload_bytes=8), np.zeros(8, dtype=np.uint8))
+    assert inbox_at(ROUND).feed(nothing) is Verdict.SHAPE
+
+
+@pytest.mark.parametrize("attempt", range(MAX_ATTEMPTS))
+def test_an_answer_may_be_final(attempt):
+    whole = frame(kind=Kind.ACK, attempt=attempt)
+    final = Frame(replace(whole.header, flags=1 | FLAG_FINAL), whole.payload)
+    assert inbox_at(ROUND).feed(final) is Verdict.TAKEN
+
+
+def test_silence_ends_the_wait_for_a_repeat_and_a_death_does():
+    for end in (lambda inbox: inbox.silence(), lambda inbox: inbox.died(1, NEIGHBOURS[1])):
+        inbox = inbox_at(ROUND)
+        feed_round(inbox, 1, ROUND)
+        feed_round(inbox, 2, ROUND)
+        inbox.await_also(1, Kind.ACK, 1)
+        assert inbox.may_come(1, Kind.ACK)
+        end(inbox)
+        assert not inbox.may_come(1, Kind.ACK)
+        assert inbox.waiting_for() == []
+
+
+def test_whoever_went_on_sends_no_more_repeats_of_this_round():
+    inbox = inbox_at(ROUND)
+    feed_round(inbox, 1, ROUND)
+    inbox.await_also(1, Kind.PARAMETERS, 1)
+    inbox.feed(frame(1, ROUND + 1))
+    assert not inbox.may_come(1, Kind.PARAMETERS)
+    assert not inbox.may_come(1)
+
+
+@fixed
+@given(st.lists(st.tuples(st.sampled_from(BOTH), st.integers(0, 5), st.sampled_from([1, 2])), max_size=30))
+def test_every_frame_of_a_round_is_either_kept_once_or_counted(fed):
+    inbox, kept = inbox_at(ROUND), set()
+    for kind, attempt, sender in fed:
+        verdict = inbox.feed(frame(sender, kind=kind, attempt=attempt))
+        key = (sender, kind, attempt)
+        expected = Verdict.TAKEN if key not in kept else Verdict.DUPLICATE
+        assert verdict is (expected if attempt < MAX_ATTEMPTS else Verdict.SHAPE)
+        if verdict is Verdict.TAKEN:
+            kept.add(key)
+    assert inbox.dropped.total() == len(fed) - len(kept)
+    for sender in NEIGHBOURS:
+        for kind in BOTH:
+            for attempt in range(MAX_ATTEMPTS):
+                assert (inbox.get(sender, kind, attempt) is not None) == ((sender, kind, attempt) in kept)

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.mixing import Arrived
-from protocol.codec import Layout, decode, encode
+from node.mixing import Arrived, mixing_step
+from protocol.codec import Layout, Selection, decode, encode
+from protocol.config import Aggregation
 
 fixed = settings(derandomize=True, deadline=None)
 
@@ -50,6 +51,90 @@ def test_equals_the_formula_in_numpy(arrival, own_is_exact):
         arrived.add_(xj, weight, intact)
     arrived.mix_(mixed, None if own_is_exact else torch.from_numpy(xhat))
     np.testing.assert_allclose(mixed.numpy(), expected, rtol=0, atol=3e-6)
+
+
+@fixed
+@given(arrivals(), st.floats(1e-3, 1), st.booleans())
+def test_a_step_damps_what_the_neighbours_pull(arrival, step, own_is_exact):
+    """By g (s - m xhat) in all; g = 1 is plain mixing, bit for bit."""
+    layout, x, xhat, neighbours = arrival
+    reference = x if own_is_exact else xhat
+    pull = np.zeros(layout.num_values)
+    for xj, weight, intact in neighbours:
+        pull += weight * per_value(intact, layout) * (xj.astype(np.float64) - reference)
+    mixed = {}
+    for name, steps in (("damped", (step,)), ("one", (1.0,)), ("plain", ())):
+        arrived, mixed[name] = Arrived(layout), torch.from_numpy(x.copy())
+        for xj, weight, intact in neighbours:
+            arrived.add_(xj, weight, intact)
+        arrived.mix_(mixed[name], None if own_is_exact else torch.from_numpy(xhat), *steps)
+    np.testing.assert_allclose(mixed["damped"].numpy(), x + step * pull, rtol=0, atol=3e-6)
+    assert torch.equal(mixed["one"], mixed["plain"])
+
+
+def test_the_step_falls_as_it_is_told():
+    """g_k = step / (1 + k / K) ^ a."""
+    constant = Aggregation(step=0.5)
+    assert [mixing_step(constant, round_) for round_ in (0, 1, 10**9)] == [0.5] * 3
+    falling = Aggregation(step=0.8, step_decay_rounds=10, step_exponent=0.75)
+    assert mixing_step(falling, 0) == 0.8
+    assert mixing_step(falling, 10) == pytest.approx(0.8 / 2**0.75)
+    assert mixing_step(falling, 150) == pytest.approx(0.8 / 8)
+    assert mixing_step(Aggregation(), 7) == 1
+    assert mixing_step(Aggregation(step_decay_rounds=1, step_exponent=0), 7) == 1
+
+
+@fixed
+@given(arrivals(), st.integers(0, 2**32))
+def test_packets_that_were_sent_again_count_as_if_they_had_come_at_once(arrival, seed):
+    """However the packets of a neighbour are spread over attempts: bit for bit, since each is added once."""
+    layout, x, xhat, neighbours = arrival
+    rng = np.random.default_rng(seed)
+    whole, spread = Arrived(layout), Arrived(layout)
+    for xj, weight, intact in neighbours:
+        if intact.any():
+            whole.add_(xj, weight, intact)
+        attempt = rng.integers(0, 4, layout.num_packets)  # in which each packet arrived
+        first = intact & (attempt == 0)
+        if first.any():
+            spread.add_(xj, weight, first)
+        for later in range(1, 4):
+            sent = np.flatnonzero(attempt >= later)  # those that had not arrived
+            if not len(sent):
+                break
+            numbers = np.concatenate([xj[layout.values(packet)] for packet in sent.tolist()])
+            counted = intact[sent] & (attempt[sent] == later)
+            numbers[per_value(~counted, layout.of(sent)).astype(bool)] = (
+                np.nan
+            )  # what is not counted is not read
+            selection = Selection(sent, layout.of(sent), np.empty(0, dtype=np.uint8))
+            spread.add_selection_(numbers, weight, selection, counted)
+    assert np.array_equal(whole.m, spread.m)
+    if any(intact.any() for _, _, intact in neighbours):
+        assert torch.equal(whole.s, spread.s)
+    mixed = [torch.from_numpy(x.copy()) for _ in range(2)]
+    for arrived, moved in zip((whole, spread), mixed, strict=True):
+        arrived.mix_(moved, torch.from_numpy(xhat))
+    # Where nothing has arrived, one adds nothing and the other adds zeros.
+    assert torch.equal(*mixed)
+
+
+def test_a_signal_that_was_heard_as_a_sum_is_mixed_like_any_other():
+    """An analog receiver writes (s, m) itself; what was there before is forgotten."""
+    layout = Layout("float32", 20, 32, checked=True)
+    rng = np.random.default_rng(1)
+    x, before, heard = rng.standard_normal((3, 20), dtype=np.float32)
+    arrived, mixed = Arrived(layout), torch.from_numpy(x.copy())
+    arrived.add_(before, 0.3, np.ones(layout.num_packets, dtype=bool))
+    arrived.clear_()
+    s, m = arrived.deliver()
+    assert not s.any()
+    assert not m.any()
+    s += heard
+    m[1:] = [0.25, 0.5]
+    arrived.mix_(mixed, None)
+    mass = per_value(np.array([0, 0.25, 0.5], dtype=np.float32), layout)
+    np.testing.assert_allclose(mixed.numpy(), x + heard - mass * x, rtol=0, atol=1e-6)
 
 
 @fixed
@@ -134,7 +219,7 @@ WEIGHTS = np.array([[0.4, 0.3, 0.2, 0.1], [0.3, 0.3, 0.1, 0.3], [0.2, 0.1, 0.5, 
 """Symmetric and doubly stochastic, with no two rows alike."""
 
 
-def mix_all(xs, layout, intact, *, against_own_payload=True):
+def mix_all(xs, layout, intact, *, against_own_payload=True, step=1.0):
     """Let four devices exchange what they encode; intact[i][j] says which packets of j device i counts."""
     payloads = [np.zeros(layout.payload_bytes, dtype=np.uint8) for _ in xs]
     for device, x in enumerate(xs):
@@ -146,7 +231,7 @@ def mix_all(xs, layout, intact, *, against_own_payload=True):
         for j in range(len(xs)):
             if j != i:
                 arrived.add_(decoded[j], WEIGHTS[i, j], intact[i, j])
-        arrived.mix_(moved, torch.from_numpy(decoded[i]) if against_own_payload else None)
+        arrived.mix_(moved, torch.from_numpy(decoded[i]) if against_own_payload else None, step)
         mixed[i] = moved.numpy()
     return mixed
 
@@ -171,6 +256,7 @@ def test_symmetric_losses_and_lossy_codecs_keep_the_mean(kind):
     mixed = mix_all(xs, layout, symmetric)
     assert drift(xs, mixed) < 2e-7
     assert mixed.std(axis=0).mean() < 0.9 * xs.std(axis=0).mean()  # and it did mix
+    assert drift(xs, mix_all(xs, layout, symmetric, step=0.3)) < 2e-7
     assert drift(xs, mix_all(xs, layout, one_sided)) > 0.1  # one-sided losses move it: see what symmetry buys
 
 

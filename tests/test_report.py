@@ -6,9 +6,16 @@ import sys
 import matplotlib as mpl
 import numpy as np
 import pytest
+from builders import make_heard, make_report, make_spent, make_stages
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from coordinator.cost_panels import (
+    MAX_NAMED_LINKS,
+    draw_energy,
+    draw_energy_per_link,
+    draw_modelled_time,
+)
 from coordinator.events import EVENT, Consensus, Died, Edge, Ended, Started
 from coordinator.report import (
     MAX_LABELLED,
@@ -24,7 +31,7 @@ from coordinator.report import (
 )
 from coordinator.series import MAX_POINTS, link_losses, mean_stages_wall_s, over_devices
 from coordinator.summary import history
-from protocol.messages import Heard, Report, Stages
+from protocol.messages import Stages
 
 STAGES = {
     "train": 0.05,
@@ -34,12 +41,14 @@ STAGES = {
     "air": 0.003,
     "decode": 0.002,
     "mix": 0,
+    "pace": 0.01,
 }
 
 
-def started(num_devices, edges):
+def started(num_devices, edges, clock="virtual"):
     return Started(
         run_id="run",
+        clock=clock,
         num_parameters=10_026,
         payload_bytes=40_420,
         pids=tuple(range(100, 100 + num_devices)),
@@ -53,34 +62,32 @@ def started(num_devices, edges):
     )
 
 
-def report(device, round_, *, loss=1.0, accuracy=0.5, heard=None, stages=STAGES):
-    return Report(
-        run_id="run",
-        device=device,
-        round=round_,
-        loss=loss,
+def report(device, round_, *, accuracy=0.5, stages=STAGES, **changes):
+    return make_report(
+        device,
+        round_,
         accuracy=accuracy,
-        test_loss=None,
-        bytes_sent=0,
-        heard=heard or {},
-        dropped={},
-        air_s=0.0,
         wall_s=sum(stages.values()),
-        stages_wall_s=Stages(**stages),
+        stages_wall_s=make_stages(**stages),
+        **changes,
     )
 
 
-def heard(sent=100, corrupted=0, lost=0, missing=""):
-    return Heard(
-        packets_sent=sent, packets_corrupted=corrupted, packets_lost=lost, bit_errors=0, missing=missing
+def heard(sent=100, corrupted=0, lost=0, missing="", resent=0):
+    return make_heard(
+        packets_sent=sent,
+        packets_resent=resent,
+        packets_corrupted=corrupted,
+        packets_lost=lost,
+        missing=missing,
     )
 
 
-def run_of(num_devices, *, edges=(), reports=(), distances=(), died=None, how="finished"):
+def run_of(num_devices, *, edges=(), reports=(), distances=(), died=None, how="finished", clock="virtual"):
     """Make the history of a run, through its log, so that numbers are what a reader of the log gets."""
     died = died or {}
     events = [
-        started(num_devices, edges),
+        started(num_devices, edges, clock),
         *reports,
         *(Consensus(round=r, distance=d, devices=num_devices) for r, d in enumerate(distances)),
         *(Died(device=d, rounds=r, reason="killed", wall_s=1.0) for d, r in died.items()),
@@ -317,6 +324,19 @@ def test_a_link_counts_the_packets_of_both_directions():
     assert (clean.devices, clean.packets_sent, clean.corrupted, clean.lost) == ((1, 2), 100, 0, 0)
 
 
+def test_what_failed_is_a_share_of_all_transmissions_and_what_was_lost_of_all_packets():
+    run = run_of(
+        2,
+        edges=[(0, 1, 20.0, 0.1)],
+        reports=[
+            report(0, 0, heard={1: heard(sent=100, resent=60, corrupted=50, lost=10)}),
+            report(1, 0, heard={0: heard(sent=100, resent=40, corrupted=25, lost=10)}),
+        ],
+    )
+    (link,) = link_losses(run)
+    assert (link.packets_sent, link.corrupted, link.lost) == (200, 75 / 300, 0.1)
+
+
 def test_what_the_dead_did_not_send_is_no_loss_of_the_link():
     run = run_of(
         2,
@@ -471,12 +491,28 @@ def test_numbers_are_left_out_where_they_would_cover_the_graph():
 # Where the time went
 
 
+def layers_of(axes):
+    """Return the height of each layer of bars, one per device, after checking that they are stacked."""
+    layers, stacked = {}, None
+    for patch in axes.patches:
+        tops, edges, bottoms = patch.get_data()
+        if stacked is None:
+            stacked = np.zeros(len(tops[::2]))
+        assert bottoms[::2] == pytest.approx(stacked)
+        assert np.isnan(tops[1::2]).all()
+        devices = np.arange(len(stacked))
+        assert edges == pytest.approx(np.stack((devices - 0.4, devices + 0.4), axis=1).ravel())
+        layers[patch.get_label()] = tops[::2] - stacked
+        stacked = tops[::2]
+    return layers
+
+
 def test_stages_are_averaged_over_the_rounds_of_each_device():
     slow = STAGES | {"train": 0.15, "mix": 0.5}
     run = run_of(3, reports=[report(0, 0), report(0, 1, stages=slow), report(2, 0)])
     mean = mean_stages_wall_s(run)
-    assert mean[:, 0] == pytest.approx([0.1, 0.001, 0.004, 0.02, 0.003, 0.002, 0.25])
-    assert mean[:, 1] == pytest.approx(np.zeros(7))
+    assert mean[:, 0] == pytest.approx([0.1, 0.001, 0.004, 0.02, 0.003, 0.002, 0.25, 0.01])
+    assert mean[:, 1] == pytest.approx(np.zeros(8))
     assert mean[:, 2] == pytest.approx(list(STAGES.values()))
 
 
@@ -484,15 +520,8 @@ def test_stages_are_stacked_per_device_in_their_order_to_the_whole_round():
     run = run_of(3, reports=[report(d, 0, stages=STAGES | {"wait": 0.01 * d}) for d in range(3)])
     axes = panel(draw_stages, run)
     assert [patch.get_label() for patch in axes.patches] == list(Stages.model_fields)
-    assert len({to_hex(patch.get_facecolor()) for patch in axes.patches}) == 7
-    stacked = np.zeros(3)
-    for patch in axes.patches:
-        tops, edges, bottoms = patch.get_data()
-        assert bottoms[::2] == pytest.approx(stacked)
-        assert np.isnan(tops[1::2]).all()
-        assert edges == pytest.approx([-0.4, 0.4, 0.6, 1.4, 1.6, 2.4])
-        stacked = tops[::2]
-    assert stacked == pytest.approx([60, 70, 80])
+    assert len({to_hex(patch.get_facecolor()) for patch in axes.patches}) == 8
+    assert sum(layers_of(axes).values()) == pytest.approx([70, 80, 90])
     assert axes.get_ylabel() == "wall time [ms]"
     assert legend_of(axes) == list(Stages.model_fields)[::-1]
 
@@ -505,6 +534,113 @@ def test_long_rounds_are_in_seconds():
 
 def test_without_a_round_no_time_went_anywhere():
     assert texts_of(panel(draw_stages, run_of(2))) == ["no round was completed"]
+
+
+# What it would have cost
+
+
+def cost(device, round_, **changes):
+    """Return a round that ends at this device's own modelled time, and what it spent on its neighbours."""
+    usual = {
+        "spent": make_spent(
+            air_s=4.0 * (round_ + 1) + device,
+            compute_air_s=1.0,
+            slot_wait_air_s=0.25,
+            compute_j=0.5,
+            idle_j=8.0,
+        ),
+        "heard": {
+            (device + 1) % 3: make_heard(tx_air_s=0.5, tx_j=0.125, rx_j=2.0 * (device + 1)),
+            (device + 2) % 3: make_heard(tx_air_s=0.125, tx_j=0.0625),
+        },
+    }
+    return report(device, round_, **(usual | changes))
+
+
+def costs(num_rounds=2):
+    edges = [(0, 1, 20.0, 0.1), (0, 2, 20.0, 0.1), (1, 2, 20.0, 0.1)]
+    return run_of(3, edges=edges, reports=[cost(d, r) for r in range(num_rounds) for d in range(3)])
+
+
+def test_modelled_time_is_filled_to_each_devices_clock():
+    axes = panel(draw_modelled_time, costs())
+    layers = layers_of(axes)
+    assert list(layers) == ["computing", "slot wait", "sending", "other waiting"]
+    assert layers["computing"] == pytest.approx([2, 2, 2])
+    assert layers["slot wait"] == pytest.approx([0.5, 0.5, 0.5])
+    assert layers["sending"] == pytest.approx([1.25, 1.25, 1.25])
+    assert sum(layers.values()) == pytest.approx([8, 9, 10])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("device", "air time [s]")
+    assert legend_of(axes) == list(layers)[::-1]
+
+
+def test_a_device_that_sends_on_several_links_at_once_has_no_time_left_to_wait():
+    busy = cost(0, 0, heard={1: make_heard(tx_air_s=3.0), 2: make_heard(tx_air_s=3.0)})
+    layers = layers_of(panel(draw_modelled_time, run_of(3, reports=[busy])))
+    assert layers["sending"][0] == 6.0
+    assert layers["other waiting"][0] == 0.0
+
+
+def test_energy_is_stacked_by_what_it_was_spent_on():
+    axes = panel(draw_energy, costs())
+    layers = layers_of(axes)
+    assert list(layers) == ["computing", "sending", "receiving", "idling"]
+    assert layers["computing"] == pytest.approx([1, 1, 1])
+    assert layers["sending"] == pytest.approx([0.375, 0.375, 0.375])
+    assert layers["receiving"] == pytest.approx([4, 8, 12])
+    assert layers["idling"] == pytest.approx([16, 16, 16])
+    assert aside_of(axes) == "whole run, 76.12 J in all"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("device", "energy [J]")
+    assert len({to_hex(patch.get_facecolor()) for patch in axes.patches}) == 4
+
+
+def test_the_dearest_link_comes_first_and_all_are_what_sending_and_receiving_cost():
+    axes = panel(draw_energy_per_link, costs())
+    heights = [bar.get_height() for bar in axes.patches]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0-2", "1-2", "0-1"]
+    # Two rounds; each link is the next one of one end and the last but one of the other.
+    assert heights == pytest.approx([2 * (0.1875 + rx_j) for rx_j in (6.0, 4.0, 2.0)])
+    joules = layers_of(panel(draw_energy, costs()))
+    assert sum(heights) == pytest.approx(sum(joules["sending"]) + sum(joules["receiving"]))
+
+
+def test_more_links_than_have_room_are_counted_instead_of_named():
+    heard = {device: make_heard(tx_j=1.0) for device in range(1, MAX_NAMED_LINKS + 2)}
+    axes = panel(draw_energy_per_link, run_of(1, reports=[cost(0, 0, heard=heard)]))
+    assert len(axes.patches) == MAX_NAMED_LINKS + 1
+    assert not axes.get_xticklabels()
+    assert axes.get_xlabel() == f"{MAX_NAMED_LINKS + 1} links, the dearest first"
+    heard.pop(1)
+    named = panel(draw_energy_per_link, run_of(1, reports=[cost(0, 0, heard=heard)]))
+    assert len(named.get_xticklabels()) == MAX_NAMED_LINKS
+
+
+COSTS = pytest.mark.parametrize("draw_panel", [draw_modelled_time, draw_energy, draw_energy_per_link])
+
+
+@COSTS
+def test_a_run_by_the_wall_clock_has_no_costs_to_show(draw_panel):
+    timeless = report(0, 0, heard={1: make_heard(tx_air_s=0.5, tx_j=0.125)})
+    axes = panel(draw_panel, run_of(2, reports=[timeless], clock="wall"))
+    assert texts_of(axes) == ["no modelled time was kept (runtime.clock = wall)"]
+    assert not axes.patches
+
+
+@COSTS
+def test_before_the_first_round_nothing_has_cost_anything(draw_panel):
+    assert texts_of(panel(draw_panel, run_of(2))) == ["no round was completed"]
+
+
+def test_what_cost_nothing_says_so():
+    free = run_of(1, reports=[report(0, 0)])
+    assert texts_of(panel(draw_modelled_time, free)) == ["nothing took any time"]
+    assert texts_of(panel(draw_energy, free)) == ["nothing was spent"]
+
+
+def test_devices_that_never_talk_spend_nothing_on_links():
+    alone = run_of(1, reports=[cost(0, 0, heard={})])
+    assert texts_of(panel(draw_energy_per_link, alone)) == ["nothing was spent on links"]
+    assert layers_of(panel(draw_energy, alone))["computing"] == pytest.approx([0.5])
 
 
 # The whole page
@@ -538,6 +674,7 @@ PAGES = {
     "one link, no report": lambda: {"run": without_reports(edges=[(0, 1, 20.0, 0.1)])},
     "all diverged, one dead": lambda: {"run": diverged()},
     "many devices": lambda: {"run": usual(64, 2)},
+    "with its costs": lambda: {"run": costs()},
 }
 
 
@@ -554,7 +691,7 @@ def test_a_page_is_drawn_whatever_happened_and_nothing_else_is_touched(page, tmp
     draw(PAGES[page](), path, title="quickstart-20250101-120000-abcd")
     image = path.read_bytes()
     assert image[:8] == b"\x89PNG\r\n\x1a\n"
-    assert struct.unpack(">II", image[16:24]) == (1960, 1204)
+    assert struct.unpack(">II", image[16:24]) == (1960, 1764)
     assert image[-8:-4] == b"IEND"
     assert list(tmp_path.iterdir()) == [path]
     assert global_settings() == settings

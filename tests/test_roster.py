@@ -1,6 +1,7 @@
 """The roster as a state machine: events in, instructions out, no sockets and no clock."""
 
 import pytest
+from builders import make_ready, make_report
 
 from coordinator.network import lay_out
 from coordinator.roster import Phase, Roster
@@ -12,48 +13,17 @@ from protocol.messages import (
     Failed,
     Hello,
     NeighbourDied,
-    Ready,
     Refuse,
-    Report,
-    Stages,
     Start,
     Stop,
     Welcome,
 )
-
-STAGES = Stages(train=0, encode=0, send=0, wait=0, air=0, decode=0, mix=0)
+from protocol.packet_errors import PacketErrorTable
 
 
 def roster(devices=4, kind="ring", **sections):
     experiment = Experiment(devices=devices, rounds=3, graph=Graph(kind=kind), **sections)
     return Roster(experiment, "run-1", "/nowhere", lay_out(experiment))
-
-
-def ready(device, schema_hash="a"):
-    return Ready(
-        address=f"tcp://host:{device}",
-        schema_hash=schema_hash,
-        num_parameters=10,
-        payload_bytes=40,
-        num_samples=5,
-    )
-
-
-def report(device, round_):
-    return Report(
-        run_id="run-1",
-        device=device,
-        round=round_,
-        loss=1.0,
-        accuracy=None,
-        test_loss=None,
-        bytes_sent=0,
-        heard={},
-        dropped={},
-        air_s=0,
-        wall_s=0,
-        stages_wall_s=STAGES,
-    )
 
 
 def done(device, rounds=3):
@@ -66,7 +36,7 @@ def started(devices=4, kind="ring", **sections):
     for device in range(devices):
         it.hear(b"%d" % device, Hello(pid=100 + device, host="h"), 0.0)
     for device in range(devices):
-        it.hear(b"%d" % device, ready(device), 0.0)
+        it.hear(b"%d" % device, make_ready(device), 0.0)
     assert it.phase is Phase.RUNNING
     return it
 
@@ -81,9 +51,9 @@ def test_devices_are_numbered_as_they_come_and_start_when_the_last_is_ready():
         [tell] = it.hear(b"%d" % device, Hello(pid=device, host="h"), 0.0)
         assert isinstance(tell.message, Welcome)
         assert tell.message.device == device
-    assert it.hear(b"2", ready(2), 0.0) == []
-    assert it.hear(b"0", ready(0), 0.0) == []
-    tells = it.hear(b"1", ready(1), 0.0)
+    assert it.hear(b"2", make_ready(2), 0.0) == []
+    assert it.hear(b"0", make_ready(0), 0.0) == []
+    tells = it.hear(b"1", make_ready(1), 0.0)
     assert said(tells) == [(b"0", Start), (b"1", Start), (b"2", Start)]
     row = tells[0].message.neighbours
     assert [n.device for n in row] == [1, 2]
@@ -91,13 +61,52 @@ def test_devices_are_numbered_as_they_come_and_start_when_the_last_is_ready():
     assert [n.weight for n in row] == pytest.approx([1 / 3, 1 / 3])
 
 
+def starts(it):
+    """Let every device of a roster come and be ready; return what each is told at the start."""
+    for device in range(it.experiment.devices):
+        it.hear(b"%d" % device, Hello(pid=device, host="h"), 0.0)
+    for device in range(it.experiment.devices):
+        tells = it.hear(b"%d" % device, make_ready(device), 0.0)
+    return [tell.message for tell in tells]
+
+
+def test_the_start_tells_a_device_its_place_in_the_grid_and_those_of_its_neighbours():
+    table = PacketErrorTable(
+        modulation="qpsk",
+        code_rate=0.5,
+        packet_bits=100,
+        snr_db=(0.0,),
+        packet_loss=(1.0,),
+        residual_ber=(0.5,),
+        num_packets=(10,),
+    )
+    it = roster(5, "star", radio={"snr": "given", "snr_db": 12.5})
+    it.packet_errors = (table,)
+    told = starts(it)
+    # A star: everybody is within two hops of everybody, so each device has a slot of its own.
+    assert [start.slot for start in told] == [0, 1, 2, 3, 4]
+    assert {(start.num_slots, start.max_degree) for start in told} == {(5, 4)}
+    places_m = [it.network.graph.nodes[device]["position_m"] for device in range(5)]
+    assert [start.position_m for start in told] == places_m
+    assert all(start.packet_errors == (table,) for start in told)
+    hub, *leaves = told
+    assert [(n.slot, n.turn, n.position_m) for n in hub.neighbours] == [
+        (leaf, 0, places_m[leaf]) for leaf in (1, 2, 3, 4)
+    ]
+    # The turn is the neighbour's own count of this device: the hub's neighbours are 1, 2, 3 and 4.
+    assert [(n.slot, n.turn, n.position_m) for leaf in leaves for n in leaf.neighbours] == [
+        (0, turn, places_m[0]) for turn in range(4)
+    ]
+    assert {n.mean_snr_db for start in told for n in start.neighbours} == {12.5}
+
+
 def test_each_device_is_told_only_its_neighbours_and_isolated_ones_nobody():
     it = roster(5, "star")
     for device in range(5):
         it.hear(b"%d" % device, Hello(pid=device, host="h"), 0.0)
     for device in range(4):
-        it.hear(b"%d" % device, ready(device), 0.0)
-    tells = it.hear(b"4", ready(4), 0.0)
+        it.hear(b"%d" % device, make_ready(device), 0.0)
+    tells = it.hear(b"4", make_ready(4), 0.0)
     assert [[n.device for n in t.message.neighbours] for t in tells] == [[1, 2, 3, 4], [0], [0], [0], [0]]
     alone = started(5, "star", aggregation={"scheme": "isolated"})
     assert alone.phase is Phase.RUNNING
@@ -120,9 +129,9 @@ def test_a_run_does_not_start_on_unequal_models_or_failures():
     it = roster(2, "complete")
     for device in range(2):
         it.hear(b"%d" % device, Hello(pid=device, host="h"), 0.0)
-    it.hear(b"0", ready(0), 0.0)
+    it.hear(b"0", make_ready(0), 0.0)
     with pytest.raises(RunError, match="different models"):
-        it.hear(b"1", ready(1, schema_hash="b"), 0.0)
+        it.hear(b"1", make_ready(1, schema_hash="b"), 0.0)
     with pytest.raises(BadInput, match="too few"):
         it.hear(b"1", Failed(reason="too few samples", bad_input=True), 0.0)
     with pytest.raises(RunError, match="boom"):
@@ -136,7 +145,7 @@ def test_a_death_is_told_to_living_neighbours_once():
     assert said(it.lose(1, "killed")) == [(b"0", NeighbourDied), (b"2", NeighbourDied)]
     assert it.lose(1, "killed") == []
     assert said(it.lose(2, "killed")) == [(b"3", NeighbourDied)]
-    assert it.hear(b"1", report(1, 2), 1.0) == []  # the dead do not report
+    assert it.hear(b"1", make_report(1, 2), 1.0) == []  # the dead do not report
     assert it.members[1].rounds == 0
 
 
@@ -174,17 +183,17 @@ def test_a_device_that_leaves_early_is_lost_unless_all_were_told_to_stop():
 def test_gathering_has_a_deadline_of_its_own():
     it = roster(2, "complete", runtime=Runtime(liveness_wall_s=1))
     it.hear(b"0", Hello(pid=1, host="h"), 0.0)
-    it.hear(b"0", ready(0), 0.0)
+    it.hear(b"0", make_ready(0), 0.0)
     assert it.overdue(100.0) == []
     it.hear(b"1", Hello(pid=2, host="h"), 100.0)
-    it.hear(b"1", ready(1), 100.0)
+    it.hear(b"1", make_ready(1), 100.0)
     assert it.phase is Phase.RUNNING
     assert it.overdue(101.0) == []  # the wait for the others was no silence
 
 
 def test_silence_for_twice_the_liveness_time_is_overdue():
     it = started(3, runtime=Runtime(liveness_wall_s=10))
-    it.hear(b"0", report(0, 0), 15.0)
+    it.hear(b"0", make_report(0, 0), 15.0)
     it.hear(b"1", done(1), 1.0)
     assert it.overdue(20.0) == []
     assert it.overdue(20.1) == [2]  # 0 was heard at 15, and nothing more is expected of 1
@@ -201,5 +210,5 @@ def test_stop_reaches_whoever_is_active():
 
 def test_strangers_are_ignored():
     it = started(2, "complete")
-    assert it.hear(b"?", report(0, 7), 1.0) == []
+    assert it.hear(b"?", make_report(0, 7), 1.0) == []
     assert it.members[0].rounds == 0

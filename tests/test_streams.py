@@ -71,8 +71,13 @@ def test_purposes_keep_their_numbers():
         "SYNTHETIC_DATA": 10,
         "TEST_SPLIT": 11,
         "GRAPH": 12,
+        "MOBILITY": 13,
+        "BURSTS": 14,
+        "ANALOG_NOISE": 15,
+        "GAIN_ERROR": 16,
     }
     assert kept.items() <= {purpose.name: purpose.value for purpose in Purpose}.items()
+    assert len({purpose.value for purpose in Purpose}) == len(Purpose.__members__)  # none is another's alias
 
 
 def test_seeds_for_other_libraries_fit_63_bits_and_differ_per_device():

@@ -1,19 +1,22 @@
 """The summary, the history and the consensus distance, from small logs written by hand."""
 
+from io import StringIO
+
 import numpy as np
 import pytest
+from builders import make_heard, make_report, make_spent
+from rich.console import Console
 from safetensors.numpy import save_file
 
 from coordinator.consensus import ConsensusMeter, exact_distance
 from coordinator.events import Consensus, Died, Ended, Started
 from coordinator.store import EVENTS, RunFolder, read_events
 from coordinator.summary import history, summarise
+from coordinator.tables import summary_table
 from protocol.config import Experiment
 from protocol.errors import BadInput, Interrupted, RunError
 from protocol.experiment_file import load
-from protocol.messages import Heard, Report, Stages
 
-STAGES = Stages(train=0, encode=0, send=0, wait=0, air=0, decode=0, mix=0)
 STARTED = Started(
     run_id="r",
     num_parameters=2,
@@ -26,25 +29,19 @@ STARTED = Started(
 )
 
 
-def report(device, round_, *, accuracy=None, loss=1.0, heard=None, wall_s=0.1):
-    return Report(
-        run_id="r",
-        device=device,
-        round=round_,
-        loss=loss,
-        accuracy=accuracy,
-        test_loss=None,
-        bytes_sent=100,
-        heard=heard or {},
-        dropped={"device 9: another run": 2},
-        air_s=round_ + device / 10,
-        wall_s=wall_s,
-        stages_wall_s=STAGES,
-    )
+def report(device, round_, **changes):
+    """Return a round that ends at this device's own modelled time, in which two frames were dropped."""
+    usual = {
+        "bytes_sent": 100,
+        "dropped": {"device 9: another run": 2},
+        "spent": make_spent(air_s=round_ + device / 10),
+        "wall_s": 0.1,
+    }
+    return make_report(device, round_, run_id="r", **(usual | changes))
 
 
-def heard(lost, missing=""):
-    return Heard(packets_sent=10, packets_corrupted=1, packets_lost=lost, bit_errors=3, missing=missing)
+def heard(lost, missing="", **changes):
+    return make_heard(packets_corrupted=1, packets_lost=lost, bit_errors=3, missing=missing, **changes)
 
 
 def test_a_summary_counts_what_the_log_says():
@@ -78,6 +75,144 @@ def test_a_summary_counts_what_the_log_says():
     assert summary.startup_wall_s == 1.5
     assert summary.how == "stopped"
     assert summary.consensus_distance is None
+
+
+def summary_of(*reports, rounds=2, died=(), **sections):
+    """Summarise reports of three devices."""
+    deaths = [Died(device=device, rounds=1, reason="killed", wall_s=1.0) for device in died]
+    ended = Ended(how="finished", rounds=(rounds,) * 3, wall_s=20.0)
+    run = history([STARTED, *reports, *deaths, ended])
+    return summarise(run, Experiment(devices=3, **sections), [], run_dir="here")
+
+
+SPENT = [
+    report(
+        device,
+        round_,
+        spent=make_spent(
+            air_s=10.0 * round_ + device, compute_air_s=0.5, slot_wait_air_s=0.25, compute_j=2.0, idle_j=1.0
+        ),
+        heard={
+            (device + 1) % 3: heard(0, packets_resent=4, tx_air_s=0.125, tx_j=8.0, rx_j=16.0),
+            (device + 2) % 3: heard(0, tx_air_s=0.5, rx_j=32.0),
+        },
+    )
+    for round_ in range(2)
+    for device in range(3)
+]
+
+
+def test_modelled_seconds_and_joules_are_summed_or_averaged_as_their_names_say():
+    summary = summary_of(*SPENT)
+    assert (summary.clock, summary.valid, summary.invalid_reason) == ("virtual", True, "")
+    assert summary.air_s == 12.0  # the slowest clock
+    assert summary.compute_air_s == 2 * 0.5  # mean over devices
+    assert summary.slot_wait_air_s == 2 * 0.25
+    assert summary.tx_air_s == 6 * 0.625  # all devices
+    assert summary.packets_resent == 24
+    assert summary.joules_compute == 12.0
+    assert summary.joules_tx == 48.0
+    assert summary.joules_rx == 6 * 48.0
+    assert summary.joules_idle == 6.0
+    assert summary.joules == 12.0 + 48.0 + 6 * 48.0 + 6.0
+    assert summary.joules_per_device == (118.0,) * 3
+    assert summary.joules_per_link == {"0-1": 112.0, "0-2": 112.0, "1-2": 112.0}
+
+
+def test_joules_of_the_dead_count_and_their_clocks_do_not():
+    summary = summary_of(*SPENT, died=[2])
+    assert summary.devices_lost == (2,)
+    assert summary.air_s == 11.0
+    assert summary.joules == summary_of(*SPENT).joules
+    assert summary.joules_per_device == (118.0,) * 3
+
+
+def test_a_run_without_a_single_round_cost_nothing():
+    summary = summary_of(rounds=0)
+    assert summary.air_s == summary.joules == summary.tx_air_s == summary.compute_air_s == 0
+    assert summary.joules_per_device == (0, 0, 0)
+    assert summary.joules_per_link == {}
+
+
+def test_the_wall_clock_has_no_modelled_seconds_and_no_joules():
+    summary = summary_of(*SPENT, runtime={"clock": "wall"})
+    nothing = (None,) * 4
+    assert (summary.air_s, summary.compute_air_s, summary.tx_air_s, summary.slot_wait_air_s) == nothing
+    assert (summary.joules_compute, summary.joules_tx, summary.joules_rx, summary.joules_idle) == nothing
+    assert summary.joules is None
+    assert summary.joules_per_device == ()
+    assert summary.joules_per_link == {}
+    assert summary.valid
+    assert summary.packets_resent == 24  # what was counted stays
+
+
+def paced(num_reports, missed):
+    """Summarise paced rounds, two deadlines each, of which so many were missed."""
+    reports = [
+        report(0, round_, deadlines_missed=missed // num_reports + (round_ < missed % num_reports))
+        for round_ in range(num_reports)
+    ]
+    return summary_of(*reports, runtime={"clock": "paced", "pace": 0.5, "pace_slack_wall_s": 0.125})
+
+
+def test_a_paced_run_is_valid_up_to_one_missed_deadline_in_a_hundred():
+    assert paced(100, 0).valid
+    assert (paced(100, 2).valid, paced(100, 2).deadlines_missed) == (True, 2)
+    late = paced(100, 3)
+    assert (late.valid, late.deadlines_missed) == (False, 3)
+    assert late.invalid_reason == (
+        "3 of 200 deadlines were passed by more than 0.125 s: this host is too slow for runtime.pace = 0.5"
+    )
+    assert not paced(10, 1).valid
+    assert paced(10, 20).invalid_reason.startswith("20 of 20 deadlines")
+
+
+def test_only_a_paced_clock_makes_a_run_invalid():
+    assert summary_of(report(0, 0, deadlines_missed=2)).valid
+    assert not summary_of(report(0, 0, deadlines_missed=2), runtime={"clock": "paced"}).valid
+    assert summary_of(rounds=0, runtime={"clock": "paced"}).valid
+
+
+def printed(summary):
+    """Return the lines of a summary's table, white space made single."""
+    console = Console(width=200, file=StringIO())
+    console.print(summary_table(summary))
+    return [" ".join(line.replace("│", " ").split()) for line in console.file.getvalue().splitlines()]
+
+
+def test_the_table_says_invalid_and_why():
+    late = paced(100, 3)
+    lines = printed(late)
+    assert "paced clock INVALID" in lines
+    assert f"INVALID: {late.invalid_reason}" in " ".join(lines)  # it is wrapped below the table
+    sound = printed(paced(100, 2))
+    assert "paced clock valid" in sound
+    assert not any("INVALID" in line for line in sound)
+
+
+def test_the_table_has_joules_and_modelled_seconds():
+    lines = printed(summary_of(*SPENT))
+    assert "whole run (air s) 12.00" in lines
+    assert "on the air, all devices (air s) 3.75" in lines
+    assert "energy (J) 354" in lines
+    assert "for computing, sending, receiving, idling (J) 12, 48, 288, 6" in lines
+    assert "packets sent again 24" in lines
+    assert "packets that failed their CRC 12 (8.33%)" in lines  # of all 144 transmissions
+    assert not any("paced" in line for line in lines)
+
+
+def test_the_table_has_dashes_where_the_clock_keeps_nothing():
+    lines = printed(summary_of(*SPENT, runtime={"clock": "wall"}))
+    assert "whole run (air s) -" in lines
+    assert "energy (J) -" in lines
+    assert "for computing, sending, receiving, idling (J) -, -, -, -" in lines
+
+
+def test_the_table_has_a_column_for_each_run_that_is_compared():
+    compared = paced(100, 3).model_copy(update={"compare": {"ideal": summary_of(*SPENT)}})
+    lines = printed(compared)
+    assert "packets sent again 0 24" in lines
+    assert "paced clock INVALID" in lines  # the other one keeps no pace, and says nothing
 
 
 def test_a_log_without_an_end_is_a_stopped_run_and_one_without_a_start_is_none():

@@ -1,5 +1,7 @@
 """Local learning: what moves, from which samples, and how the test set is counted."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -59,7 +61,7 @@ def test_a_step_is_that_of_sgd_in_numpy():
     model = build(Model(kind="mlp", hidden=()), (3,), 2, seed=1)
     weight, bias = (p.detach().numpy().astype(np.float64) for p in model.module.parameters())
     training = Training(local_rounds=1, batch_size=6, learning_rate=0.5, weight_decay=0.1)
-    loss = Trainer(model, mine, training, seed=1, device=0).local_sgd()
+    loss = Trainer(model, mine, training, seed=1, device=0).local_sgd().loss
     logits = x @ weight.T + bias
     softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     error = (softmax - np.eye(2)[y]) / 6
@@ -72,9 +74,28 @@ def test_a_step_is_that_of_sgd_in_numpy():
 def test_returns_the_mean_loss_of_its_steps_and_they_get_better():
     one, _ = trainer_of(Training(local_rounds=1))
     three, _ = trainer_of(Training(local_rounds=3))
-    assert three.local_sgd() == pytest.approx(np.mean([one.local_sgd() for _ in range(3)]))
+    assert three.local_sgd().loss == pytest.approx(np.mean([one.local_sgd().loss for _ in range(3)]))
     many, _ = trainer_of(Training(local_rounds=30))
-    assert many.local_sgd() > many.local_sgd() > 0
+    assert many.local_sgd().loss > many.local_sgd().loss > 0
+
+
+@pytest.mark.parametrize(("num_samples", "batch_size", "samples"), [(20, 4, 12), (5, 32, 15), (20, 20, 60)])
+def test_counts_the_samples_that_it_computed_with(num_samples, batch_size, samples):
+    """Of three rounds: what a device's modelled processor is charged for."""
+    model = build(Model(kind="mlp", hidden=()), (1,), 2, seed=1)
+    training = Training(batch_size=batch_size, local_rounds=3)
+    assert Trainer(model, numbered(num_samples), training, seed=7, device=0).local_sgd().samples == samples
+
+
+def test_counts_this_threads_processor_time(monkeypatch):
+    """By the clock of the thread: what other devices compute meanwhile is theirs."""
+    readings = iter([10.0, 10.75])
+    monkeypatch.setattr(node.train, "thread_time", lambda: next(readings))
+    trainer, _ = trainer_of(Training(local_rounds=2))
+    assert trainer.local_sgd().processor_s == 0.75
+    monkeypatch.undo()
+    assert node.train.thread_time is time.thread_time
+    assert trainer_of(Training(local_rounds=2))[0].local_sgd().processor_s > 0
 
 
 def test_repeats_per_seed_and_differs_between_devices():
@@ -116,7 +137,8 @@ def test_a_device_with_fewer_samples_than_a_batch_uses_all_it_has():
 def test_without_local_rounds_nothing_moves_and_there_is_no_loss():
     trainer, model = trainer_of(Training(local_rounds=0))
     before = model.x.clone()
-    assert trainer.local_sgd() is None
+    trained = trainer.local_sgd()
+    assert (trained.loss, trained.samples) == (None, 0)
     assert torch.equal(model.x, before)
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import zmq
 
-from node.transport.zmq import MIN_QUEUED_FRAMES, OVERSIZE_FACTOR, Outgoing, ZmqTransport
-from protocol.air import Hop, cross
+from node.transport.zmq import MIN_QUEUED_FRAMES, OVERSIZE_FACTOR, Buffers, Outgoing, ZmqTransport
+from protocol.air import Transmission, cross
 from protocol.codec import Layout, decode, encode
-from protocol.config import Radio
 from protocol.frame import HEADER_BYTES
+from protocol.radio import Radio
 
 PATIENCE_S = 20.0
 """Deadline of every wait; nothing here takes a tenth of it."""
@@ -165,7 +165,8 @@ def test_frames_of_each_peer_arrive_in_order(context, bind, num_bytes):
 
 def test_one_buffer_goes_to_two_neighbours_and_the_air_of_one_touches_nobody_else(three):
     """At the receiver real bits flip, but in its own copy of the packets."""
-    layout, radio = Layout("float32", LARGE // 4, 512, checked=True), Radio(fading="none")
+    layout, radio = Layout("float32", LARGE // 4, 512, checked=True), Radio(bad_packets="accept")
+    snr = np.full(layout.num_packets, 0.01)
     x = np.random.default_rng(4).standard_normal(layout.num_values, dtype=np.float32)
     outgoing = Outgoing(layout.payload_bytes)
     encode(x, layout, outgoing.payload, np.random.default_rng(0))
@@ -173,9 +174,11 @@ def test_one_buffer_goes_to_two_neighbours_and_the_air_of_one_touches_nobody_els
     assert three[0].send(1, b"h", outgoing)
     assert three[0].send(2, b"h", outgoing)
     (hit,), (spared,) = heard(three[1]), heard(three[2])
-    reception = cross(hit.payload, layout, radio, Hop(1, 0, 0, 1, mean_snr_db=-20.0))
+    sent = Transmission(round=0, sender=0, slot=0, turn=0)
+    reception = cross(hit.payload, layout, radio, snr, sent, seed=1, receiver=1)
     assert not reception.intact.any()
     assert reception.bit_errors > layout.num_values
+    assert sum(len(bad.packets) for bad in reception.bad) == layout.num_packets  # the flipped bits are there
     for payload in (outgoing.payload, spared.payload, hit.payload):
         assert np.array_equal(payload, original)
     assert np.array_equal(decode(spared.payload, layout), x)
@@ -190,6 +193,30 @@ def test_a_buffer_is_free_once_it_is_delivered_and_let_go(three):
         heard(three[1])
         heard(three[2])
         assert until(lambda: outgoing.free)
+
+
+class Reader:
+    """ZeroMQ's word on whether it is still reading a buffer."""
+
+    done = False
+
+
+def test_buffers_are_taken_again_when_nobody_reads_them_any_more():
+    buffers, readers = Buffers(10), [Reader() for _ in range(3)]
+    (first,) = buffers.take(1)
+    first.sent(readers[0])
+    second, third = buffers.take(2)
+    assert len({id(first), id(second), id(third)}) == 3
+    assert all(len(buffer.payload) == 10 for buffer in (first, second, third))
+    second.sent(readers[1])
+    third.sent(readers[2])
+    readers[1].done = True
+    assert buffers.take(1) == [second]
+    assert buffers.take(1) == [second]  # not sent: it is as free as before
+    readers[0].done = readers[2].done = True
+    again = buffers.take(4)
+    assert again[:3] == [first, second, third]
+    assert len({id(buffer) for buffer in again}) == 4
 
 
 def test_in_memory_a_buffer_is_not_free_while_a_neighbour_reads_it(context):

@@ -57,6 +57,25 @@ class Outgoing:
         self._trackers.append(tracker)
 
 
+class Buffers:
+    """Payload buffers of one size, taken again once ZeroMQ has let go of them.
+
+    Two are in use when no neighbour stalls, one being sent and one being written; the neighbours'
+    queues bound how many there can be.
+    """
+
+    def __init__(self, num_bytes: int) -> None:
+        self._num_bytes = num_bytes
+        self._buffers: list[Outgoing] = []
+
+    def take(self, number: int) -> list[Outgoing]:
+        """Return so many different buffers that nobody reads."""
+        free = [buffer for buffer in self._buffers if buffer.free][:number]
+        fresh = [Outgoing(self._num_bytes) for _ in range(number - len(free))]
+        self._buffers += fresh
+        return free + fresh
+
+
 class ZmqTransport:
     """One device's sockets on the data plane."""
 

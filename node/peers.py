@@ -1,0 +1,129 @@
+"""The neighbours as one device reaches them: frames with the right headers out, judged frames in."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from node.control import Control
+from node.inbox import Awaited, Expected, Frame, Inbox
+from node.transport.zmq import Outgoing, ZmqTransport
+from protocol.codec import Layout
+from protocol.errors import FrameError
+from protocol.frame import FLAG_FINAL, MODULATION_NUMBER, Header, Kind, run_number, shape_of, unpack
+from protocol.messages import Neighbour, Welcome
+from protocol.modulation import permitted
+from protocol.radio import Modulation, Radio
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a frame says of its transmission: which attempt, begun when, with which modulation."""
+
+    air_s: float
+    attempt: int = 0
+    modulation: Modulation | None = None
+    final: bool = False
+
+
+class Peers:
+    """One device's neighbours, for as long as the run lasts."""
+
+    def __init__(
+        self,
+        welcome: Welcome,
+        neighbours: Iterable[Neighbour],
+        transport: ZmqTransport,
+        layout: Layout,
+        payload_bytes: dict[Kind, int],
+    ) -> None:
+        self._me = welcome
+        self._transport = transport
+        self._run = run_number(welcome.run_id)
+        self._shape = shape_of(layout)
+        self._misnamed: Counter[str] = Counter()
+        self._bytes_before = 0
+        self.neighbours = {n.device: n for n in sorted(neighbours, key=lambda n: n.device)}
+        self.inbox = Inbox(
+            Expected(
+                run=self._run,
+                epoch=welcome.epoch,
+                shape=self._shape,
+                payload_bytes=payload_bytes,
+                layout=layout,
+                modulations=modulation_numbers(welcome.experiment.radio),
+                max_attempts=welcome.experiment.radio.attempts,
+            ),
+            {n.device: n.incarnation for n in self.neighbours.values()},
+        )
+
+    @property
+    def device(self) -> int:
+        """This device's own number."""
+        return self._me.device
+
+    def begin(self, round_: int, awaited: Iterable[Awaited]) -> None:
+        """Enter a round in which these frames of every neighbour are awaited."""
+        self.inbox.begin(round_, awaited)
+
+    def send(self, device: int, kind: Kind, outgoing: Outgoing, stamp: Stamp) -> bool:
+        """Send a frame of this round to a neighbour; False if its queue is full or it is gone."""
+        codec, flags, num_values, packet_bytes = self._shape
+        header = Header(
+            kind=kind,
+            run=self._run,
+            epoch=self._me.epoch,
+            sender=self._me.device,
+            incarnation=self._me.incarnation,
+            round=self.inbox.round,
+            attempt=stamp.attempt,
+            modulation=MODULATION_NUMBER[stamp.modulation] if stamp.modulation else 0,
+            codec=codec,
+            flags=flags | (FLAG_FINAL if stamp.final else 0),
+            num_values=num_values,
+            packet_bytes=packet_bytes,
+            payload_bytes=len(outgoing.payload),
+            air_s=stamp.air_s,
+        )
+        return self._transport.send(device, header.pack(), outgoing)
+
+    def receive(self, timeout_s: float) -> bool:
+        """Take in one frame; False if none came in time."""
+        delivery = self._transport.receive(timeout_s)
+        if delivery is None:
+            return False
+        try:
+            frame = Frame(unpack(delivery.header), delivery.payload)
+            if delivery.peer != str(frame.header.sender):
+                raise FrameError(f"signed as device {frame.header.sender}")
+        except FrameError as error:
+            self._misnamed[f"device {delivery.peer}: {error}"] += 1
+            return True
+        self.inbox.feed(frame)
+        return True
+
+    def heed(self, control: Control) -> None:
+        """Wait no longer for whoever the coordinator says is dead; raises Leave when it is time to go."""
+        for death in control.news():
+            if self.inbox.died(death.device, death.incarnation):
+                self._transport.forget(death.device)
+
+    def bytes_sent(self) -> int:
+        """Bytes handed to the socket since the last call, headers included."""
+        now = self._transport.bytes_sent
+        sent, self._bytes_before = now - self._bytes_before, now
+        return sent
+
+    def dropped(self) -> dict[str, int]:
+        """Return the frames refused since the last call, as `device N: reason` -> count."""
+        counts = Counter({f"device {d}: {v}": n for (d, v), n in self.inbox.dropped.items()})
+        counts += self._misnamed
+        self.inbox.dropped.clear()
+        self._misnamed.clear()
+        return dict(counts)
+
+
+def modulation_numbers(radio: Radio) -> frozenset[int]:
+    """Return what frames of parameters may say of their modulation; analog ones have none."""
+    if radio.scheme == "analog":
+        return frozenset({0})
+    return frozenset(MODULATION_NUMBER[modulation] for modulation in permitted(radio))

@@ -1,0 +1,97 @@
+"""The ledger: modelled seconds and joules of one device, and over which link it spent them.
+
+    computing     kappa f^2 per cycle, f cycles per second
+    transmitting  P_tx T, once for a broadcast; its receivers' links share it equally
+    receiving     P_rx T
+    idling        P_idle over the whole clock: the other powers come on top of it
+
+A link's joules are what its two ends spent on it; joules of computing and idling belong to no link. So a
+run's joules are the sum over its devices, and also that over its links plus computing and idling.
+
+Source of the computing model: Burd and Brodersen, "Processor design for portable systems", J. VLSI Signal
+Processing 13, 1996; theory of the project, section 2.2.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from protocol.radio import Device, Radio
+
+Span: TypeAlias = tuple[float, float]
+"""From when to when, in modelled seconds."""
+
+
+@dataclass
+class LinkAccount:
+    """What one device spent on one neighbour in one round."""
+
+    tx_air_s: float = 0.0
+    rx_air_s: float = 0.0
+    tx_j: float = 0.0
+    rx_j: float = 0.0
+
+
+@dataclass
+class Ledger:
+    """One device's expenses of one round; `links` has every neighbour it spent something on."""
+
+    radio: Radio
+    device: Device
+    links: dict[int, LinkAccount] = field(default_factory=dict)
+    compute_air_s: float = 0.0
+    slot_wait_air_s: float = 0.0
+    compute_j: float = 0.0
+    idle_j: float = 0.0
+
+    def clear(self) -> None:
+        """Start a round in which nothing has been spent yet."""
+        self.links = {}
+        self.compute_air_s = self.slot_wait_air_s = self.compute_j = self.idle_j = 0.0
+
+    def compute(self, cycles: float) -> None:
+        """Charge processor cycles: f of them a second, kappa f^2 joules each."""
+        device = self.device
+        self.compute_air_s += cycles / device.cpu_hz
+        self.compute_j += device.switched_capacitance * device.cpu_hz**2 * cycles
+
+    def transmit(self, receivers: Sequence[int], airtime_s: float, joules: float | None = None) -> None:
+        """Charge one transmission to so many receivers; joules where it is not sent at full power."""
+        if joules is None:
+            joules = tx_power_w(self.radio) * airtime_s
+        for receiver in receivers:
+            account = self.links.setdefault(receiver, LinkAccount())
+            account.tx_air_s += airtime_s / len(receivers)
+            account.tx_j += joules / len(receivers)
+
+    def receive(self, sender: int, airtime_s: float) -> None:
+        """Charge listening to one transmission."""
+        account = self.links.setdefault(sender, LinkAccount())
+        account.rx_air_s += airtime_s
+        account.rx_j += self.device.rx_power_w * airtime_s
+
+    def wait_for_slot(self, seconds: float) -> None:
+        """Note time in which this device was ready to send and not allowed to."""
+        self.slot_wait_air_s += seconds
+
+    def pass_time(self, air_s: float) -> None:
+        """Charge what the device draws anyway while its clock moves on."""
+        self.idle_j += self.device.idle_power_w * air_s
+
+
+def tx_power_w(radio: Radio) -> float:
+    """Transmit power [W]: 10^((P [dBm] - 30) / 10)."""
+    return float(10 ** ((radio.tx_power_dbm - 30) / 10))
+
+
+def uncovered_s(waits: Sequence[Span], busy: Sequence[Span]) -> float:
+    """Length of the union of all waits less that of what was sent meanwhile, in whatever order they came."""
+    steps = [(at, step, 0) for begin, end in waits for at, step in ((begin, 1), (end, -1))]
+    steps += [(at, 0, step) for begin, end in busy for at, step in ((begin, 1), (end, -1))]
+    total = before = 0.0
+    waiting = sending = 0
+    for at, waits_more, sends_more in sorted(steps):
+        if waiting and not sending:
+            total += at - before
+        waiting, sending, before = waiting + waits_more, sending + sends_more, at
+    return total

@@ -1,0 +1,215 @@
+"""docs/radio.md against the code: its link budget number by number, and every key with default and range."""
+
+import re
+import tomllib
+from operator import attrgetter
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+import annotated_types
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+
+from protocol.access import NORM_BITS, plan_access
+from protocol.air import frame_layout
+from protocol.analog import Signal, power_control
+from protocol.config import Experiment
+from protocol.fading import equally_likely_gains, survival_probability
+from protocol.ledger import Ledger, tx_power_w
+from protocol.link import (
+    loss_after_attempts,
+    mean_packet_loss,
+    mean_snr_db,
+    noise_dbm,
+    packet_loss_probability,
+    path_loss_db,
+)
+from protocol.modulation import bit_error_probability, mean_bit_error_probability
+
+PAGE = (Path(__file__).parents[1] / "docs" / "radio.md").read_text(encoding="utf-8")
+BUDGET = PAGE.partition("## A link budget by hand")[2].partition("\n## ")[0]
+
+DISTANCE_M = 100
+NUM_VALUES = 1000
+DEVICES = 3
+"""Each of a ring of three hears both others, so they have three colours."""
+DEGREE = 2
+UNITS = {"": 1, "dB": 1, "dBm": 1, "bit": 1, "%": 1e-2, "ms": 1e-3, "mW": 1e-3, "mJ": 1e-3, "µJ": 1e-6}
+
+
+def experiment(**radio):
+    table = tomllib.loads(BUDGET.partition("```toml")[2].partition("```")[0])
+    return Experiment.model_validate(table | {"radio": table["radio"] | radio})
+
+
+def plan(described):
+    layout = frame_layout(described, NUM_VALUES)
+    return layout, plan_access(described, layout, num_colours=DEVICES, max_degree=DEGREE)
+
+
+def budget():
+    """Compute every number of the page, in units of SI (dB and dBm as they are)."""
+    described = experiment()
+    radio = described.radio
+    snr_db = mean_snr_db(DISTANCE_M, radio, radio.bandwidth_hz, seed=1, pair=(0, 1))
+    snr = 10 ** (snr_db / 10)
+    layout, access = plan(described)
+    packet_bits = int(layout.packet_bits[0])
+
+    def loss(snr):
+        return packet_loss_probability(radio, "qpsk", np.atleast_1d(snr), packet_bits)
+
+    every_other = brentq(lambda snr: loss(snr)[0] - 0.5, 1, 100)
+    faded = loss(snr * equally_likely_gains(radio.fade))
+    return {
+        "path loss": path_loss_db(DISTANCE_M, radio),
+        "noise power": noise_dbm(radio, radio.bandwidth_hz),
+        "mean SNR": snr_db,
+        "mean SNR, linear": snr,
+        "bit-error probability over AWGN": bit_error_probability("qpsk", np.array([snr]))[0],
+        "packet loss over AWGN": loss(snr)[0],
+        "bit-error probability over Rayleigh fading": mean_bit_error_probability("qpsk", snr, radio.fade),
+        "snr at which every other packet is lost": every_other,
+        "outage: snr below that": 1 - survival_probability(radio.fade, every_other / snr),
+        "packet loss over Rayleigh fading": mean_packet_loss(radio, snr_db, packet_bits),
+        "lost after 4 attempts in fresh fades": loss_after_attempts(faded, 4, fresh=True),
+        "lost after 4 attempts in the same fade": loss_after_attempts(faded, 4, fresh=False),
+        "bits of a frame": layout.packet_bits.sum(),
+        "airtime of a frame": access.data_turn_s,
+        "airtime of an acknowledgement": access.ack_turn_s,
+        "superframe of 3 colours": access.superframe_s,
+        "transmit power": tx_power_w(radio),
+        **first_round(described, access),
+        **analog(snr),
+    }
+
+
+def first_round(described, access):
+    """Charge device 0 with its first round, as the page goes through it."""
+    training = described.training
+    cycles = training.local_rounds * training.batch_size * described.device.cycles_per_sample
+    whole = Ledger(described.radio, described.device)
+    whole.compute(cycles)
+    start_s = access.data_start_s(whole.compute_air_s, slot=0, turn=0)
+    # Device 0 is the first neighbour of both others; the last slot of acknowledgements is device 2's.
+    end_s = access.ack_start_s(start_s + access.data_turn_s, slot=2, turn=0) + access.ack_turn_s
+    whole.transmit((1, 2), access.data_turn_s)
+    for neighbour in (1, 2):
+        whole.receive(neighbour, access.data_turn_s)
+        whole.transmit((neighbour,), access.ack_turn_s)
+        whole.receive(neighbour, access.ack_turn_s)
+    whole.pass_time(end_s)
+    frame, ack = Ledger(described.radio, described.device), Ledger(described.radio, described.device)
+    frame.transmit((1, 2), access.data_turn_s)
+    frame.receive(1, access.data_turn_s)
+    ack.transmit((1,), access.ack_turn_s)
+    ack.receive(1, access.ack_turn_s)
+    links = whole.links.values()
+    return {
+        "computing 5 local rounds of 32 samples": whole.compute_air_s,
+        "energy of 5 local rounds of 32 samples": whole.compute_j,
+        "sending a frame to both neighbours": frame.links[1].tx_j + frame.links[2].tx_j,
+        "receiving a frame": frame.links[1].rx_j,
+        "sending an acknowledgement": ack.links[1].tx_j,
+        "receiving an acknowledgement": ack.links[1].rx_j,
+        "start of the first frame of slot 0": start_s,
+        "end of device 0's first round": end_s,
+        "idling through it": whole.idle_j,
+        "joules of device 0 in it": whole.compute_j
+        + whole.idle_j
+        + sum(link.tx_j + link.rx_j for link in links),
+    }
+
+
+def analog(snr):
+    described = experiment(scheme="analog")
+    _, access = plan(described)
+    threshold = described.radio.analog.gain_threshold
+    signal = Signal(s=np.empty(0, np.float32), weight=1 / 3, energy=10.0**2, snr=snr)
+    return {
+        "analog: a sender is silent": 1 - survival_probability(described.radio.fade, threshold),
+        "analog: norms of one sender": access.side_airtime_s(NORM_BITS),
+        "analog: turn over the air": access.data_turn_s,
+        "analog: superframe of 3 colours": access.superframe_s,
+        "analog: noise energy for W = 1/3, norm 10, g = 1": power_control([signal]).noise_energy,
+    }
+
+
+def test_the_link_budget_of_the_page_is_what_the_code_computes():
+    computed = budget()
+    printed = dict(re.findall(r"^\| (.+?) \| .+ \| (\S+(?: \S+)?) \|$", BUDGET, re.MULTILINE))
+    printed.pop("number")
+    assert printed.keys() == computed.keys()
+    for name, cell in printed.items():
+        number, _, unit = cell.partition(" ")
+        mantissa, _, exponent = number.partition("e")
+        half_a_digit = 0.5 * 10 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+        value = computed[name] / UNITS[unit]
+        # A hair more than half a digit, for values that lie in the middle between two.
+        assert float(number) == pytest.approx(value, abs=half_a_digit * (1 + 1e-6), rel=0), name
+
+
+def keys():
+    """Return default and field of every key of the air, of devices, of damping and of the clock."""
+    found = {}
+    for section in ("radio", "radio.analog", "mobility", "device", "aggregation", "runtime"):
+        model = attrgetter(section)(Experiment())
+        found |= {
+            f"{section}.{name}": (getattr(model, name), field)
+            for name, field in type(model).model_fields.items()
+        }
+    del found["radio.analog"]  # a section of its own
+    others = (
+        "runtime.liveness",
+        "runtime.coordinator",
+        "runtime.join",
+        "runtime.torch",
+        "aggregation.scheme",
+    )
+    return {name: key for name, key in found.items() if not name.startswith(others)}
+
+
+def test_every_key_stands_on_the_page_with_its_default_and_range():
+    tables = re.findall(r"^\| key \| default .+\n\|[-|]+\n((?:\|.+\n)+)", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| `(.+?)` \| (.*?) ?\| (.+?) \| .+ \|$", "".join(tables), re.MULTILINE)
+    expected = keys()
+    assert sorted(name for name, _, _ in rows) == sorted(expected)
+    for name, default, range_ in rows:
+        value, field = expected[name]
+        kind = field.annotation
+        if get_origin(kind) is Literal:
+            assert re.findall(r"`(.+?)`", range_) == list(get_args(kind)), name
+            assert default == f"`{value}`", name
+        elif isinstance(value, bool):
+            assert {default, range_} == {str(value).lower(), "true, false"}, name
+        elif isinstance(value, str):
+            assert default == value, name
+        else:
+            assert float(default) == value, name
+            assert interval(range_) == limits(field), name
+
+
+def interval(cell):
+    whole, left, low, high, right = re.fullmatch(r"(whole, )?([\[(])(\S+), (\S+)([\])])", cell).groups()
+    return bool(whole), (left == "[", float(low)), (right == "]", float(high))
+
+
+def limits(field):
+    """Read whole or not, and both ends of what a number may be, off its constraints."""
+    whole = field.annotation is int
+    infinite = not whole
+    low, high = (False, -np.inf), None
+    for limit in field.metadata:
+        match limit:
+            case annotated_types.Gt(gt=bound):
+                low = (False, float(bound))
+            case annotated_types.Ge(ge=bound):
+                low = (True, float(bound))
+            case annotated_types.Lt(lt=bound):
+                high = (False, float(bound))
+            case annotated_types.Le(le=bound):
+                high = (True, float(bound))
+            case _:
+                infinite = infinite and getattr(limit, "allow_inf_nan", True)
+    return whole, low, high or (infinite, np.inf)
