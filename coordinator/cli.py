@@ -123,6 +123,203 @@ def print_schema() -> None:
     typer.echo(schema())
 
 
+@app.command()
+def link(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="An experiment, a TOML file, whose radio, codec, device and seed are put on the bench "
+            "(default: the usual ones).",
+            show_default=False,
+        ),
+    ] = None,
+    modulation: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="bpsk, qpsk, qam16, qam64 or qam256; with --sweep also several, as in qpsk,qam16 "
+            "(default: that of FILE, or qpsk).",
+        ),
+    ] = "",
+    fading: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="none, rayleigh, rician:K (K is linear) or nakagami:M; with --sweep also several, as in "
+            "none,rician:6 (default: that of FILE, or rayleigh).",
+        ),
+    ] = "",
+    snr_db: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DB",
+            help="Es/N0 of the receiver in dB, its mean over the fading "
+            "(default: radio.snr_db of FILE, or 20).",
+        ),
+    ] = None,
+    distance_m: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRES",
+            help="Distance in metres: takes the mean Es/N0 from transmit power, path loss without shadowing, "
+            "and noise instead of --snr-db (default: none).",
+        ),
+    ] = None,
+    packet_bytes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BYTES",
+            help="Size of a radio packet in bytes, checksum included (default: that of FILE, or 256).",
+        ),
+    ] = None,
+    packets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER", help="Packets to send (default: 20000, or 2000 at each point of a sweep)."
+        ),
+    ] = None,
+    coherence_packets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="Packets that meet the same fade; 0: a fade lasts for a frame of 128 packets and all of its "
+            "repeats (default: that of FILE where it is not 0, else 1: a fade for every packet, so that as "
+            "many fades as packets stand behind what is held against theory).",
+        ),
+    ] = None,
+    arq: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="none, or selective_repeat: packets that fail their CRC are sent again "
+            "(default: that of FILE, or none).",
+        ),
+    ] = "",
+    max_attempts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="With selective_repeat: times that a packet is sent at most (default: that of FILE, or 4).",
+        ),
+    ] = None,
+    tx_power_dbm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DBM",
+            help="Transmit power in dBm, for joules and for --distance-m (default: that of FILE, or 10).",
+        ),
+    ] = None,
+    bandwidth_hz: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HZ",
+            help="Bandwidth in Hz, which is also the symbol rate (default: that of FILE, or 1e6).",
+        ),
+    ] = None,
+    seed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="Seed of fades, bit errors and payload; that of a sweep's first point, the next ones take "
+            "the next ones (default: that of FILE, or 1).",
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set a key of the experiment, as in radio.code_rate=0.5; repeatable.",
+        ),
+    ] = None,
+    sweep: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME=A:B:STEP",
+            help="Measure from A to B, both included, in equal steps of any option above that is a number, "
+            "as in snr-db=-5:30:1 (default: one point).",
+        ),
+    ] = "",
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PNG",
+            help="With --sweep: draw bit-error rate, packet loss, goodput and energy into this file "
+            "(default: no picture).",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put one link on the bench: what its packets meet, measured and in theory."""
+    numbers = {
+        "snr-db": snr_db,
+        "distance-m": distance_m,
+        "packet-bytes": packet_bytes,
+        "packets": packets,
+        "coherence-packets": coherence_packets,
+        "max-attempts": max_attempts,
+        "tx-power-dbm": tx_power_dbm,
+        "bandwidth-hz": bandwidth_hz,
+        "seed": seed,
+    }
+    with _errors_in_one_line():
+        from rich.console import Console
+
+        from coordinator.interrupt import Interrupt
+        from coordinator.link.options import LinkOptions, set_up
+        from coordinator.link.sweep import measure_sweep
+        from coordinator.link.table import link_table, sweep_table
+        from coordinator.patience import Patience
+        from protocol.errors import Interrupted
+
+        given = {name: text for name, text in numbers.items() if text is not None}
+        to_do = set_up(
+            LinkOptions(file, tuple(overrides or ()), modulation, fading, arq, numbers=given, sweep=sweep)
+        )
+        if plot is not None:
+            if not sweep:
+                raise BadInput(f"--plot {plot}: draws a sweep; add --sweep, as in snr-db=-5:30:1")
+            from coordinator.link.waterfall import draw, refuse_unwritable
+
+            refuse_unwritable(plot)
+        with (
+            Interrupt.caught() as interrupt,
+            Patience(Console(stderr=True), "sending packets", to_do.num_packets) as patience,
+        ):
+
+            def tick(done: int) -> None:
+                patience.advance(done)
+                if interrupt.count:
+                    raise Interrupted
+
+            try:
+                measured = measure_sweep(to_do, tick=tick)
+                if plot is not None:
+                    draw(to_do, measured, plot)
+            except Interrupted as stopped:
+                typer.echo("hearsay: interrupted; nothing was written", err=True)
+                raise typer.Exit(EXIT_SIGNAL + interrupt.number) from stopped
+        console = Console()
+        if not sweep:
+            [[point]] = measured
+            if as_json:
+                typer.echo(point.model_dump_json())
+            else:
+                console.print(link_table(point))
+            return
+        if as_json:
+            from json import dumps
+
+            points = [point.model_dump() for curve in measured for point in curve]
+            typer.echo(dumps({"swept": to_do.swept, "sweep": points}))
+        else:
+            console.width = max(console.width, 0 if console.is_terminal else 160)
+            console.print(sweep_table(to_do, measured))
+            if plot is not None:
+                console.print(f"picture: {plot}", soft_wrap=True, highlight=False, markup=False)
+
+
 @contextmanager
 def _errors_in_one_line() -> Iterator[None]:
     try:

@@ -1,0 +1,1 @@
+"""`hearsay link`: one link on the bench, measured and held against theory."""
