@@ -26,6 +26,9 @@ bench: $(VENV)/dev.installed
 	$(BIN)/python -m benchmarks.channel
 	$(BIN)/python -m benchmarks.rounds
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.arq
+	$(BIN)/python -m benchmarks.analog
+	$(BIN)/python -m benchmarks.consensus
 
 $(VENV)/bin/pip:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Hearsay needs Python 3.11 or newer, this is " + sys.version)'
