@@ -57,11 +57,7 @@ class Sending:
     def wants(self, device: int) -> bool:
         """Say whether a receiver is still to be sent something again."""
         receiver = self._receivers.get(device)
-        return (
-            receiver is not None
-            and not receiver.given_up
-            and (not receiver.answered or self._wants_more(receiver))
-        )
+        return receiver is not None and self._wants_more(receiver)
 
     def got(self, device: int) -> Mask | None:
         """Return which packets a receiver has by its last answer; None if it never answered."""

@@ -131,19 +131,25 @@ class FadingProcess:
         self._rho = correlation
         self._round = -1
         self._scatter: Complexes = np.empty(0, dtype=np.complex128)
+        self._known: tuple[int, Floats] = (-1, np.ones(blocks_per_round))
 
     def gains(self, round_: int) -> Floats:
         """Power gain of each block of a round, shape (blocks_per_round,)."""
         if self._fading.kind == "none":
             return np.ones(self._blocks)
+        if round_ != self._known[0]:  # both directions and every attempt of a round ask for the same
+            self._known = round_, gains_of(self._fading, self._scatter_of(round_))
+        return self._known[1]
+
+    def _scatter_of(self, round_: int) -> Complexes:
         if self._rho == 0:
-            return gains_of(self._fading, self._innovations(round_))
+            return self._innovations(round_)
         if round_ < self._round:
             self._round = -1
         while self._round < round_:
             self._round += 1
             self._step(self._innovations(self._round))
-        return gains_of(self._fading, self._scatter)
+        return self._scatter
 
     def _step(self, innovations: Complexes) -> None:
         rho, fresh = self._rho, sqrt(1 - self._rho**2)

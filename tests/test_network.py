@@ -271,9 +271,14 @@ def test_with_a_real_code_the_loss_is_that_of_its_table():
             Radio(scheme="analog", analog={"gain_threshold": 11.5}),
             r"^no link can carry anything: .* radio\.analog\.gain_threshold = 11\.5 silences them all$",
         ),
+        (
+            # Packets are accepted by digital receivers only.
+            Radio(scheme="analog", analog={"gain_threshold": 11.5}, bad_packets="accept"),
+            r"^no link can carry anything: .* silences them all$",
+        ),
         (Radio(snr="given", snr_db=-40), r"^no link can carry anything: the best .* of -40\.0 dB"),
     ],
-    ids=["digital", "adaptive", "analog", "given"],
+    ids=["digital", "adaptive", "analog", "analog-accept", "given"],
 )
 def test_a_network_in_which_nobody_can_be_heard_is_refused_in_one_line(radio, says):
     with pytest.raises(BadInput, match=says) as refusal:
