@@ -76,7 +76,7 @@ def lay_out(experiment: Experiment, tables: tuple[PacketErrorTable, ...] = ()) -
     losses = _packet_losses(np.array(snrs_db), radio, full_packet_bits(experiment), tables).tolist()
     for (a, b), snr_db, loss in zip(graph.edges, snrs_db, losses, strict=True):
         graph.edges[a, b].update(mean_snr_db=snr_db, packet_loss=loss)
-    if losses and min(losses) >= DEAF and radio.bad_packets == "erase":
+    if losses and min(losses) >= DEAF and not _may_still_be_heard(experiment):
         raise BadInput(
             f"no link can carry anything: the best has a mean SNR of {max(snrs_db):.1f} dB, and "
             f"{_what_it_takes(experiment)}"
@@ -114,6 +114,12 @@ def _mean_snrs_db(experiment: Experiment, network: Network) -> list[float]:
                 mean_snr_db(distance_m, radio, bandwidth_hz, seed=experiment.seed, pair=(a, b))
                 for (a, b), distance_m in nx.get_edge_attributes(graph, "distance_m").items()
             ]
+
+
+def _may_still_be_heard(experiment: Experiment) -> bool:
+    """Say whether something can come of links that lose every packet now."""
+    accepted = experiment.radio.scheme == "digital" and experiment.radio.bad_packets == "accept"
+    return accepted or experiment.mobility.kind != "none"
 
 
 def _what_it_takes(experiment: Experiment) -> str:

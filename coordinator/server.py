@@ -145,9 +145,10 @@ class Server:
         gathering = self._roster.phase is Phase.GATHERING
         member = self._roster.member(peer)
         was_lost = member is not None and bool(member.lost)
-        self._tell(self._roster.hear(peer, message, monotonic()))
+        tells = self._roster.hear(peer, message, monotonic())
         if gathering and self._roster.phase is Phase.RUNNING:
             self._start()
+        self._tell(tells)
         if member is not None and member.lost and not was_lost:
             self._note_death(member.device)
 

@@ -27,7 +27,7 @@ from protocol.analog import Signal, add_noise_, energies, power_control, superpo
 from protocol.codec import Float32s, Layout, side_bytes
 from protocol.fading import Floats
 from protocol.frame import Kind
-from protocol.ledger import LinkAccount, tx_power_w
+from protocol.ledger import tx_power_w
 from protocol.messages import Heard
 from protocol.streams import Purpose, stream
 
@@ -150,7 +150,7 @@ class Analog:
             self._take_scale(device, scale.payload.view("<f4"), scale.header.air_s)
         tally = self._tallies[device]
         tally.missing = self._missing.get(device, "")
-        return tally.heard(self._radio.ledger.links.get(device, LinkAccount()))
+        return tally.heard(self._radio.ledger.account(device))
 
     def end(self) -> float:
         """Return when the last sum that this device takes part in is over."""

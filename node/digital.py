@@ -31,7 +31,7 @@ from protocol.codec import (
     selected,
 )
 from protocol.frame import FLAG_FINAL, MODULATION_OF, Header, Kind
-from protocol.ledger import LinkAccount, Span, uncovered_s
+from protocol.ledger import Span, uncovered_s
 from protocol.messages import Heard
 from protocol.modulation import permitted
 from protocol.radio import Modulation
@@ -157,7 +157,7 @@ class Digital:
                     self._arrived.add_selection_(x, weight, selection, counted)
             tally.missing = "air" if hearing.late_from_the_start else ""
             tally.packets_lost = self._layout.num_packets - int(np.count_nonzero(mixed))
-        return tally.heard(self._radio.ledger.links.get(device, LinkAccount()))
+        return tally.heard(self._radio.ledger.account(device))
 
     def end(self) -> float:
         """Return when all that this device sent and waited for is through."""

@@ -4,7 +4,7 @@ import difflib
 import json
 import textwrap
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import TypeAlias
@@ -12,6 +12,7 @@ from typing import TypeAlias
 import annotated_types
 import tomli_w
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from protocol.config import Experiment
@@ -158,12 +159,19 @@ def _right_key(location: tuple[int | str, ...]) -> str:
         return f"did you mean {word!r}, outside of any section?"
     if len(sections) == 1:
         return f"did you mean '{sections[0]}.{word}'?"
+    for name in Experiment.model_fields:
+        for inner, field in _fields_of(name).items():
+            if word in _fields_in(field.annotation):
+                return f"did you mean '{name}.{inner}.{word}'?"
     return nearest(word, _section_at(location[:-1]).model_fields)
 
 
-def _fields_of(name: str) -> Iterable[str]:
-    section = Experiment.model_fields[name].annotation
-    return section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else ()
+def _fields_of(name: str) -> Mapping[str, FieldInfo]:
+    return _fields_in(Experiment.model_fields[name].annotation)
+
+
+def _fields_in(section: object) -> Mapping[str, FieldInfo]:
+    return section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else {}
 
 
 def _section_at(location: tuple[int | str, ...]) -> type[BaseModel]:

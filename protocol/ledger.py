@@ -14,6 +14,7 @@ Processing 13, 1996; theory of the project, section 2.2.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import fsum
 from typing import TypeAlias
 
 from protocol.radio import Device, Radio
@@ -22,7 +23,7 @@ Span: TypeAlias = tuple[float, float]
 """From when to when, in modelled seconds."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class LinkAccount:
     """What one device spent on one neighbour in one round."""
 
@@ -34,19 +35,34 @@ class LinkAccount:
 
 @dataclass
 class Ledger:
-    """One device's expenses of one round; `links` has every neighbour it spent something on."""
+    """One device's expenses of one round."""
 
     radio: Radio
     device: Device
-    links: dict[int, LinkAccount] = field(default_factory=dict)
     compute_air_s: float = 0.0
     slot_wait_air_s: float = 0.0
     compute_j: float = 0.0
     idle_j: float = 0.0
+    _entries: dict[int, list[LinkAccount]] = field(default_factory=dict)
+
+    @property
+    def links(self) -> dict[int, LinkAccount]:
+        """What was spent on each neighbour; those on whom nothing was are left out."""
+        return {device: self.account(device) for device in self._entries}
+
+    def account(self, device: int) -> LinkAccount:
+        """Sum up what was spent on one neighbour; exact, so that the order of frames does not matter."""
+        entries = self._entries.get(device, [])
+        return LinkAccount(
+            tx_air_s=fsum(entry.tx_air_s for entry in entries),
+            rx_air_s=fsum(entry.rx_air_s for entry in entries),
+            tx_j=fsum(entry.tx_j for entry in entries),
+            rx_j=fsum(entry.rx_j for entry in entries),
+        )
 
     def clear(self) -> None:
         """Start a round in which nothing has been spent yet."""
-        self.links = {}
+        self._entries = {}
         self.compute_air_s = self.slot_wait_air_s = self.compute_j = self.idle_j = 0.0
 
     def compute(self, cycles: float) -> None:
@@ -60,15 +76,13 @@ class Ledger:
         if joules is None:
             joules = tx_power_w(self.radio) * airtime_s
         for receiver in receivers:
-            account = self.links.setdefault(receiver, LinkAccount())
-            account.tx_air_s += airtime_s / len(receivers)
-            account.tx_j += joules / len(receivers)
+            share = LinkAccount(tx_air_s=airtime_s / len(receivers), tx_j=joules / len(receivers))
+            self._entries.setdefault(receiver, []).append(share)
 
     def receive(self, sender: int, airtime_s: float) -> None:
         """Charge listening to one transmission."""
-        account = self.links.setdefault(sender, LinkAccount())
-        account.rx_air_s += airtime_s
-        account.rx_j += self.device.rx_power_w * airtime_s
+        heard = LinkAccount(rx_air_s=airtime_s, rx_j=self.device.rx_power_w * airtime_s)
+        self._entries.setdefault(sender, []).append(heard)
 
     def wait_for_slot(self, seconds: float) -> None:
         """Note time in which this device was ready to send and not allowed to."""

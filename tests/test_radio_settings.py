@@ -190,8 +190,8 @@ def test_an_unknown_key_names_the_right_one(write, text, says):
 
 
 SILENT = (
-    "silences every link; the power gain of {} fading has mean 1 and exceeds it with a probability below "
-    "1e-06"
+    "silences every link; with radio.fading = {} the power gain has mean 1 and exceeds it with a "
+    "probability below 1e-06"
 )
 
 CONTRADICTIONS = {
