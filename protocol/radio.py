@@ -166,7 +166,8 @@ class Radio(Section):
         if self.scheme == "analog" and survival_probability(self.fade, threshold) < SILENCED:
             raise ValueError(
                 f"radio.analog.gain_threshold = {threshold:g}: silences every link; with "
-                f"radio.fading = {self.fading} the power gain has mean 1 and exceeds it with a probability below {SILENCED:g}"
+                f"radio.fading = {self.fading} the power gain has mean 1 and exceeds it with a "
+                f"probability below {SILENCED:g}"
             )
         if self.scheme == "analog" and self.access == "parallel" and self.shared_bandwidth:
             raise ValueError(
