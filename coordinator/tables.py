@@ -44,13 +44,14 @@ def summary_table(summary: Summary) -> Table:
         "start-up (wall s)": lambda s: f"{s.startup_wall_s:.2f}",
         "whole run (wall s)": lambda s: f"{s.wall_s:.2f}",
         "whole run (air s)": lambda s: _number(s.air_s, ".2f"),
-        "computing, mean of devices (air s)": lambda s: _number(s.compute_air_s, ".2f"),
-        "waiting for slots, mean of devices (air s)": lambda s: _number(s.slot_wait_air_s, ".2f"),
-        "on the air, all devices (air s)": lambda s: _number(s.tx_air_s, ".2f"),
-        "energy (J)": lambda s: _number(s.joules, ".4g"),
-        "for computing, sending, receiving, idling (J)": lambda s: ", ".join(
-            _number(joules, ".3g") for joules in (s.joules_compute, s.joules_tx, s.joules_rx, s.joules_idle)
-        ),
+        "computing, mean (air s)": lambda s: _number(s.compute_air_s, ".2f"),
+        "slot waiting, mean (air s)": lambda s: _number(s.slot_wait_air_s, ".2f"),
+        "sending, all devices (air s)": lambda s: _number(s.tx_air_s, ".2f"),
+        "energy, all devices (J)": lambda s: _number(s.joules, ".4g"),
+        "  computing (J)": lambda s: _number(s.joules_compute, ".3g"),
+        "  sending (J)": lambda s: _number(s.joules_tx, ".3g"),
+        "  receiving (J)": lambda s: _number(s.joules_rx, ".3g"),
+        "  idling (J)": lambda s: _number(s.joules_idle, ".3g"),
     }
     if any(s.clock == "paced" for s in columns.values()):
         rows["paced clock"] = lambda s: "" if s.clock != "paced" else "valid" if s.valid else "INVALID"

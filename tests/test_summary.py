@@ -193,9 +193,9 @@ def test_the_table_says_invalid_and_why():
 def test_the_table_has_joules_and_modelled_seconds():
     lines = printed(summary_of(*SPENT))
     assert "whole run (air s) 12.00" in lines
-    assert "on the air, all devices (air s) 3.75" in lines
-    assert "energy (J) 354" in lines
-    assert "for computing, sending, receiving, idling (J) 12, 48, 288, 6" in lines
+    assert "sending, all devices (air s) 3.75" in lines
+    assert "energy, all devices (J) 354" in lines
+    assert {"computing (J) 12", "sending (J) 48", "receiving (J) 288", "idling (J) 6"} <= set(lines)
     assert "packets sent again 24" in lines
     assert "packets that failed their CRC 12 (8.33%)" in lines  # of all 144 transmissions
     assert not any("paced" in line for line in lines)
@@ -204,8 +204,8 @@ def test_the_table_has_joules_and_modelled_seconds():
 def test_the_table_has_dashes_where_the_clock_keeps_nothing():
     lines = printed(summary_of(*SPENT, runtime={"clock": "wall"}))
     assert "whole run (air s) -" in lines
-    assert "energy (J) -" in lines
-    assert "for computing, sending, receiving, idling (J) -, -, -, -" in lines
+    assert "energy, all devices (J) -" in lines
+    assert {"computing (J) -", "sending (J) -", "receiving (J) -", "idling (J) -"} <= set(lines)
 
 
 def test_the_table_has_a_column_for_each_run_that_is_compared():
