@@ -3,9 +3,11 @@
 The coordinator itself loads neither torch nor datasets; it runs one short `python -m node`.
 """
 
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,6 +18,7 @@ from protocol.experiment_file import dump
 from protocol.messages import Description
 from protocol.packet_errors import PacketErrorTable
 
+EXIT_BAD_INPUT = 2
 DESCRIBE_WALL_S = 120.0
 SIMULATE_WALL_S = 3600.0
 _TABLES: TypeAdapter[tuple[PacketErrorTable, ...]] = TypeAdapter(tuple[PacketErrorTable, ...])
@@ -49,21 +52,41 @@ def packet_error_tables(experiment: Experiment) -> tuple[PacketErrorTable, ...]:
 
 def _ask(question: str, experiment: Experiment, wall_s: float) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "experiment.toml"
+        file, answer = Path(folder) / "experiment.toml", Path(folder) / "answer.json"
         file.write_text(dump(experiment), encoding="utf-8")
-        try:
-            answer = subprocess.run(  # noqa: S603
+        with (
+            answer.open("w") as stdout,
+            subprocess.Popen(  # noqa: S603
                 [sys.executable, "-P", "-m", "node", question, str(file)],
-                capture_output=True,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
                 text=True,
-                timeout=wall_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise RunError(f"python -m node {question}: no answer within {wall_s:g} s") from error
-    last_line = (answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"])[-1]
-    if answer.returncode == 2:
-        raise BadInput(last_line.removeprefix("node: "))
-    if answer.returncode:
-        raise RunError(f"python -m node {question} failed: {last_line}")
-    return answer.stdout
+            ) as process,
+        ):
+            overdue = threading.Timer(wall_s, process.kill)
+            overdue.start()
+            try:
+                last_line = _pass_on_progress(process)
+            finally:
+                overdue.cancel()
+        if process.returncode == -signal.SIGKILL:
+            raise RunError(f"python -m node {question}: killed, or no answer within {wall_s:g} s")
+        if process.returncode == EXIT_BAD_INPUT:
+            raise BadInput(last_line)
+        if process.returncode:
+            reason = last_line or f"exit code {process.returncode}"
+            raise RunError(f"python -m node {question} failed: {reason}")
+        return answer.read_text(encoding="utf-8")
+
+
+def _pass_on_progress(process: "subprocess.Popen[str]") -> str:
+    """Show what a device says while it works; return its last line, which may be why it failed."""
+    last_line = ""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if last_line:
+            sys.stderr.write(f"hearsay: {last_line}\n")
+        last_line = line.strip().removeprefix("node: ")
+    if process.wait() == 0 and last_line:
+        sys.stderr.write(f"hearsay: {last_line}\n")
+    return last_line

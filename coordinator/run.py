@@ -20,7 +20,7 @@ from coordinator.server import Server, View, control_socket
 from coordinator.store import REPORT, SUMMARY, RunFolder, read_events, write_whole
 from coordinator.summary import History, Summary, history, summarise
 from protocol.config import Experiment
-from protocol.errors import BadInput, Interrupted
+from protocol.errors import BadInput, HearsayError, Interrupted
 from protocol.experiment_file import nearest
 
 VARIANTS: dict[str, dict[str, dict[str, str]]] = {
@@ -95,7 +95,12 @@ def run(experiment: Experiment, out: Path | None, watch: Watch, interrupt: Inter
     Raises BadInput, Interrupted or RunError.
     """
     _require_torch()
-    tables = packet_error_tables(experiment)
+    try:
+        tables = packet_error_tables(experiment)
+    except HearsayError as error:
+        if interrupt.count:  # the signal reached the device that simulated, too
+            raise Interrupted from error
+        raise
     network = lay_out(experiment, tables)
     with RunFolder.create(experiment, out) as folder:
         launched_s = monotonic()
