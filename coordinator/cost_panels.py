@@ -11,7 +11,7 @@ TIME_COLOURS = {
     "computing": "#0072B2",
     "slot wait": "#F0E442",
     "sending": "#D55E00",
-    "other waiting": "#DDDDDD",
+    "receiving, waiting": "#DDDDDD",
 }
 ENERGY_COLOURS = {"computing": "#0072B2", "sending": "#D55E00", "receiving": "#E69F00", "idling": "#DDDDDD"}
 MAX_NAMED_LINKS = 32
@@ -34,7 +34,7 @@ def draw_modelled_time(axes: Axes, run: History) -> None:
         return
     busy = sum(spent.values(), np.zeros(run.num_devices))
     # A device that talks on several links at once can be busier than its clock is long.
-    spent["other waiting"] = np.maximum(clocks - busy, 0)
+    spent["receiving, waiting"] = np.maximum(clocks - busy, 0)
     stack_per_device(axes, spent, TIME_COLOURS)
 
 

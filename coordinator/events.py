@@ -32,6 +32,8 @@ class Started(Message):
     """Process of each device, on its own host."""
     num_samples: tuple[int, ...]
     """Training samples of each device."""
+    scheme: Literal["ideal", "digital", "analog"] = "digital"
+    """Of the radio."""
     clock: Literal["virtual", "paced", "wall"] = "virtual"
     """What modelled seconds are: not waited for, waited for, or not kept at all."""
     positions_m: tuple[tuple[float, float], ...]

@@ -126,9 +126,13 @@ def _what_it_takes(experiment: Experiment) -> str:
     radio = experiment.radio
     if radio.scheme == "analog":
         return f"radio.analog.gain_threshold = {radio.analog.gain_threshold:g} silences them all"
+    if radio.snr != "geometry":
+        louder = "radio.snr_db" if radio.snr == "given" else "the numbers in radio.snr_file"
+    else:
+        louder = "radio.tx_power_dbm"
     return (
         f"{permitted(radio)[0]} loses {experiment.codec.packet_bytes}-byte packets there with certainty; "
-        f"raise radio.tx_power_dbm, or use a more robust radio.modulation or smaller codec.packet_bytes"
+        f"raise {louder}, or use a more robust radio.modulation or smaller codec.packet_bytes"
     )
 
 

@@ -142,23 +142,28 @@ def draw_packet_loss(axes: Axes, run: History) -> None:
     if not links:
         say(axes, "no links: the devices never talk")
         return
-    snr_db, expected, sent, corrupted, lost = np.array(
-        [(link.snr_db, link.expected, link.packets_sent, link.corrupted, link.lost) for link in links]
+    snr_db, expected, sent, on_air, corrupted, lost = np.array(
+        [
+            (link.snr_db, link.expected, link.packets_sent, link.transmissions, link.corrupted, link.lost)
+            for link in links
+        ]
     ).T
     measured = sent > 0
     shares = np.concatenate([corrupted[measured], lost[measured]])
     bottom_percent = 100 * 10.0 ** floor(log10(min([1e-3, *shares[shares > 0]])))
     weights = sent if measured.any() else np.ones_like(sent)
-    label = f"expected to fail: {percent(np.average(expected, weights=weights))} of all"
+    analog = run.started.scheme == "analog"  # it has no packets that could fail, only blocks that stay silent
+    what_is_expected = "expected to be silent" if analog else "expected to fail, one attempt"
+    label = f"{what_is_expected}: {percent(np.average(expected, weights=weights))} of all"
     axes.plot(snr_db, 100 * expected, color=PALE, linewidth=1.2, label=label, zorder=4)
     area = 45 if len(links) <= 100 else 16
-    for share, what, face, edge, size in (
-        (lost, "not mixed", "none", INK, 1.6 * area),
-        (corrupted, "failed CRC", RUN_STYLES[0][0], "none", 0.6 * area),
+    for share, among, what, face, edge, size in (
+        (lost, sent, "not mixed", "none", INK, 1.6 * area),
+        (corrupted, on_air, "failed CRC", RUN_STYLES[0][0], "none", 0.6 * area),
     ):
         some = measured & (share > 0)
-        if measured.any():
-            total = np.average(share[measured], weights=sent[measured])
+        if measured.any() and not (analog and share is corrupted):
+            total = np.average(share[measured], weights=among[measured])
             axes.scatter(
                 snr_db[some],
                 100 * share[some],

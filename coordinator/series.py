@@ -42,6 +42,8 @@ class LinkLoss:
     snr_db: float
     expected: float
     packets_sent: int
+    transmissions: int
+    """Packets sent, and those sent again."""
     corrupted: float
     """Share of all transmissions, repeats among them, that failed its CRC; nan if nothing was sent."""
     lost: float
@@ -91,6 +93,7 @@ def link_losses(run: History) -> list[LinkLoss]:
                 snr_db=edge.mean_snr_db,
                 expected=edge.packet_loss,
                 packets_sent=num_sent,
+                transmissions=on_air.get(link, 0),
                 corrupted=corrupted[link] / on_air[link] if num_sent else float("nan"),
                 # What could not even be handed over counts as lost but not as sent.
                 lost=min(lost[link] / num_sent, 1.0) if num_sent else float("nan"),

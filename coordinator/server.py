@@ -191,6 +191,7 @@ class Server:
                 num_parameters=ready[0].num_parameters,
                 payload_bytes=ready[0].payload_bytes,
                 pids=tuple(m.pid for m in members),
+                scheme=self._roster.experiment.radio.scheme,
                 clock=self._roster.experiment.runtime.clock,
                 num_samples=tuple(r.num_samples for r in ready),
                 positions_m=tuple(graph.nodes[m.device]["position_m"] for m in members),

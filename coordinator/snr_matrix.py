@@ -20,7 +20,8 @@ def read_snr_matrix(file: str, num_devices: int, edges: list[tuple[int, int]]) -
         rows = [line.split("#")[0].split() for line in text.splitlines()]
         numbers = [[float(word) for word in row] for row in rows if row]
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"radio.snr_file = {file}: cannot be read ({error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(f"radio.snr_file = {file}: cannot be read ({reason})") from error
     except ValueError as error:
         raise BadInput(f"radio.snr_file = {file}: not a matrix of numbers ({error})") from error
     widths = {len(row) for row in numbers}

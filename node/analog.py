@@ -31,6 +31,8 @@ from protocol.ledger import tx_power_w
 from protocol.messages import Heard
 from protocol.streams import Purpose, stream
 
+SILENT, LATE = np.nan, -1.0
+"""Instead of a share of power: the sender was silent in this block, or its frame came too late."""
 VALUE_BITS = 32
 """Of a digital refresh."""
 
@@ -54,7 +56,7 @@ class Analog:
         self._arrived = arrived
         self._knobs = radio.knobs.analog
         self._num_blocks = num_blocks(radio.knobs, layout)
-        packets = radio.knobs.coherence_packets or layout.num_packets
+        packets = min(radio.knobs.coherence_packets or layout.num_packets, layout.num_packets)
         self._block_values = packets * layout.values_per_packet
         self._block_packets = packets
         self._differences = self._knobs.payload == "differences"
@@ -203,7 +205,7 @@ class Analog:
         for device in arrivals.keys() - on_time.keys():
             self._missing[device] = "air"
             self._tallies[device].packets_lost = self._layout.num_packets
-            self._tell_scale(device, np.full(self._num_blocks, np.nan), self._start_air_s)
+            self._tell_scale(device, np.full(self._num_blocks, LATE), self._start_air_s)
         if on_time:
             self._end_air_s = max(self._end_air_s, max(on_time.values()) + access.data_turn_s)
         if self._differences:
@@ -261,10 +263,13 @@ class Analog:
                 if device not in loud:
                     silent = len(m[packets])
                     self._tallies[device].packets_lost += silent
-                    shares[device][block] = np.nan
+                    shares[device][block] = SILENT
+        # The sum once, and the norms of each who sends.
+        symbols_s = self._radio.access.symbols_airtime_s(self._layout.num_values)
+        listened_s = symbols_s + len(group) * self._norms_s()
         for device in group:
             self._tallies[device].attempts = 1
-            self._radio.ledger.receive(device, self._radio.access.data_turn_s / len(group))
+            self._radio.ledger.receive(device, listened_s / len(group))
         return shares
 
     def _slot_start_s(self, ready_air_s: float, device: int) -> float:
@@ -305,6 +310,7 @@ class Analog:
             used = float(np.sum(np.where(heard, shares, 0) * sizes))
             joules = tx_power_w(self._radio.knobs) * access.symbols_airtime_s(used)
             self._radio.ledger.transmit((device,), access.symbols_airtime_s(int(sizes[heard].sum())), joules)
+        if not (shares == LATE).any():  # also who stays silent tells its norms, and hears the answer
             self._radio.ledger.transmit((device,), self._norms_s())
             self._radio.ledger.receive(device, self._norms_s())
         self._end_air_s = max(self._end_air_s, start_air_s + access.data_turn_s)

@@ -14,6 +14,9 @@ from protocol.section import Section
 
 CodecKind = Literal["float32", "float16", "int8"]
 
+MAX_LEGS = 1000
+"""Walks across the area that a device may take between two rounds."""
+
 
 class Data(Section):
     """What is learned, and how it is split over the devices."""
@@ -211,6 +214,14 @@ class Experiment(Section):
             raise ValueError(
                 f"mobility.kind = {self.mobility.kind}: moves links whose SNR comes from the geometry, and "
                 f"radio.snr = {self.radio.snr}"
+            )
+
+        walked_m = self.mobility.speed_max_m_s * self.mobility.round_s
+        if self.mobility.kind != "none" and walked_m > MAX_LEGS * self.graph.area_m:
+            raise ValueError(
+                f"mobility.round_s = {self.mobility.round_s:g}: devices of up to "
+                f"{self.mobility.speed_max_m_s:g} m/s would cross an area of {self.graph.area_m:g} m more "
+                f"than {MAX_LEGS:,} times between two rounds"
             )
 
     def _what_no_clock_can_tell(self) -> None:

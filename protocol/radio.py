@@ -45,7 +45,7 @@ class Radio(Section):
 
     tx_power_dbm: Annotated[float, Field(ge=-60, le=60)] = 10.0
     """Transmit power."""
-    bandwidth_hz: Annotated[float, Field(gt=0, le=1e12)] = 1e6
+    bandwidth_hz: Annotated[float, Field(ge=1, le=1e12)] = 1e6
     """Bandwidth of a link, which is also its symbol rate."""
     noise_density_dbm_hz: Annotated[float, Field(ge=-250, le=0)] = -174.0
     """Thermal noise power density (-174 dBm/Hz at 290 K)."""
@@ -208,7 +208,7 @@ class Mobility(Section):
 class Device(Section):
     """What computing and talking cost one device; the defaults are a small single-board computer."""
 
-    cpu_hz: Annotated[float, Field(gt=0, le=1e12)] = 1e9
+    cpu_hz: Annotated[float, Field(ge=1, le=1e12)] = 1e9
     """Clock frequency of the processor."""
     cycles_per_sample: Annotated[float, Field(ge=0, le=1e15)] = 2e6
     """Processor cycles that one sample takes in one local round."""

@@ -75,7 +75,7 @@ def test_the_nearest_word_or_all_of_them():
         ("rounds = 100000000", "rounds = 100000000: must be >= 1 and <= 10000000"),
         ("seed = -1", "seed = -1: must be >= 0 and < 9223372036854775808"),
         ("[radio]\ntx_power_dbm = 300", "radio.tx_power_dbm = 300: must be >= -60 and <= 60 dBm"),
-        ("[radio]\nbandwidth_hz = -1", "radio.bandwidth_hz = -1: must be > 0 and <= 1e+12 Hz"),
+        ("[radio]\nbandwidth_hz = -1", "radio.bandwidth_hz = -1: must be >= 1 and <= 1e+12 Hz"),
         ("[radio]\nnoise_figure_db = 51", "radio.noise_figure_db = 51: must be >= 0 and <= 50 dB"),
         (
             "[radio]\nnoise_density_dbm_hz = nan",

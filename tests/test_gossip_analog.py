@@ -486,6 +486,10 @@ def test_every_joule_by_hand(superposition):
         # A lone sender has full power. Over the air one answer is for both, else each turn has its own.
         sides = 1.5 if superposition == "over_the_air" else 2
         assert heard[1][j].tx_j == pytest.approx(POWER_W * (SYMBOLS_S + sides * norms_s()), rel=1e-6)
+        # Each hears a signal, the norms of who sends it, and the answer to its own; two that add up are one.
+        assert heard[j][1].rx_air_s == pytest.approx(SYMBOLS_S + 2 * norms_s(), rel=1e-6)
+        signal_s = SYMBOLS_S / 2 if superposition == "over_the_air" else SYMBOLS_S
+        assert heard[1][j].rx_air_s == pytest.approx(signal_s + 2 * norms_s(), rel=1e-6)
     assert min(needs.values()) < 0.9 * max(needs.values())
 
 

@@ -51,7 +51,7 @@ BAD_VALUES = {
     "radio": {
         "scheme": ("'optical'", "expected 'ideal', 'digital' or 'analog'"),
         "tx_power_dbm": ("61", "must be >= -60 and <= 60 dBm"),
-        "bandwidth_hz": ("-1", "must be > 0 and <= 1e+12 Hz"),
+        "bandwidth_hz": ("-1", "must be >= 1 and <= 1e+12 Hz"),
         "noise_density_dbm_hz": ("1", "must be >= -250 and <= 0 dBm/Hz"),
         "noise_figure_db": ("-1", "must be >= 0 and <= 50 dB"),
         "tx_antenna_gain_dbi": ("-31", "must be >= -30 and <= 60 dBi"),
@@ -104,7 +104,7 @@ BAD_VALUES = {
         "round_s": ("0", "must be > 0 and <= 1e+06 seconds"),
     },
     "device": {
-        "cpu_hz": ("0", "must be > 0 and <= 1e+12 Hz"),
+        "cpu_hz": ("0", "must be >= 1 and <= 1e+12 Hz"),
         "cycles_per_sample": ("-1", "must be >= 0 and <= 1e+15"),
         "switched_capacitance": ("1", "must be >= 0 and <= 1e-15"),
         "compute": ("'guessed'", "expected 'modelled' or 'measured'"),
@@ -389,7 +389,7 @@ def test_the_schema_describes_every_knob_of_the_air_and_its_limits():
     assert found["Radio"]["properties"]["bandwidth_hz"] | {"description": ""} == {
         "default": 1e6,
         "description": "",
-        "exclusiveMinimum": 0,
+        "minimum": 1,
         "maximum": 1e12,
         "title": "Bandwidth Hz",
         "type": "number",

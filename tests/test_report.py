@@ -380,7 +380,7 @@ def test_packet_loss_is_drawn_per_link_over_snr_measured_beside_expected():
     assert offsets_of(axes, "not mixed").tolist() == [[10, 36], [25, 4]]
     assert offsets_of(axes, "lost nothing") == pytest.approx(np.array([[40, axes.get_ylim()[0]]]))
     assert legend_of(axes) == [
-        "expected to fail: 16 % of all",
+        "expected to fail, one attempt: 16 % of all",
         "not mixed: 19 % of all",
         "failed CRC: 10 % of all",
         "lost nothing: 1 of 3 links",
@@ -410,7 +410,7 @@ def test_over_an_ideal_radio_no_link_lost_anything():
     )
     axes = panel(draw_packet_loss, run)
     axes.figure.draw_without_rendering()
-    assert legend_of(axes)[0] == "expected to fail: 0 % of all"
+    assert legend_of(axes)[0] == "expected to fail, one attempt: 0 % of all"
     assert legend_of(axes)[-1] == "lost nothing: 2 of 2 links"
     assert offsets_of(axes, "failed CRC").size == 0
 
@@ -418,7 +418,7 @@ def test_over_an_ideal_radio_no_link_lost_anything():
 def test_before_any_report_only_the_expectation_is_drawn():
     axes = panel(draw_packet_loss, without_reports())
     assert axes.lines[0].get_ydata() == pytest.approx([20, 10, 20 / 3, 5])
-    assert legend_of(axes) == ["expected to fail: 10.4 % of all"]
+    assert legend_of(axes) == ["expected to fail, one attempt: 10.4 % of all"]
 
 
 def test_isolated_devices_have_no_packet_loss():
@@ -565,7 +565,7 @@ def costs(num_rounds=2):
 def test_modelled_time_is_filled_to_each_devices_clock():
     axes = panel(draw_modelled_time, costs())
     layers = layers_of(axes)
-    assert list(layers) == ["computing", "slot wait", "sending", "other waiting"]
+    assert list(layers) == ["computing", "slot wait", "sending", "receiving, waiting"]
     assert layers["computing"] == pytest.approx([2, 2, 2])
     assert layers["slot wait"] == pytest.approx([0.5, 0.5, 0.5])
     assert layers["sending"] == pytest.approx([1.25, 1.25, 1.25])
@@ -578,7 +578,7 @@ def test_a_device_that_sends_on_several_links_at_once_has_no_time_left_to_wait()
     busy = cost(0, 0, heard={1: make_heard(tx_air_s=3.0), 2: make_heard(tx_air_s=3.0)})
     layers = layers_of(panel(draw_modelled_time, run_of(3, reports=[busy])))
     assert layers["sending"][0] == 6.0
-    assert layers["other waiting"][0] == 0.0
+    assert layers["receiving, waiting"][0] == 0.0
 
 
 def test_energy_is_stacked_by_what_it_was_spent_on():
