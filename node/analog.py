@@ -117,7 +117,7 @@ class Analog:
             self._radio.ledger.wait_for_slot(self._start_air_s - ready_air_s)
             self._end_air_s = self._start_air_s + self._refresh_s()
         for device, outgoing in sent.outgoing.items():
-            if self._peers.send(device, Kind.PARAMETERS, outgoing, Stamp(self._start_air_s)):
+            if self._peers.send((device,), Kind.PARAMETERS, outgoing, Stamp(self._start_air_s)):
                 self._tallies[device].packets_sent = self._layout.num_packets
                 reached.append(device)
                 if refresh:
@@ -298,7 +298,7 @@ class Analog:
     def _tell_scale(self, device: int, shares: Floats, start_air_s: float) -> None:
         outgoing = Outgoing(0)
         outgoing.payload = shares.astype("<f4").view(np.uint8)
-        self._peers.send(device, Kind.SCALE, outgoing, Stamp(start_air_s))
+        self._peers.send((device,), Kind.SCALE, outgoing, Stamp(start_air_s))
 
     def _take_scale(self, device: int, shares: Float32s, start_air_s: float) -> None:
         """Charge what this device's signal really took, and move the copies that the neighbour moved."""

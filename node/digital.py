@@ -126,8 +126,9 @@ class Digital:
                 continue
             while self._hear_frame(device, watch):
                 pass
-            self._hear_answer(device)
-        for repeat in self._sending.repeats():
+            if self._knobs.acknowledged:
+                self._hear_answer(device)
+        for repeat in self._sending.repeats() if self._knobs.acknowledged else ():
             self._repeat(repeat)
             watch.lap("send")
 
@@ -178,9 +179,9 @@ class Digital:
         modulation = self._choose(group, layout, attempt, turn)
         start_air_s = access.data_start_s(ready_air_s, self._radio.slot, turn)
         stamp = Stamp(start_air_s, attempt, modulation)
-        reached = [d for d in group if self._peers.send(d, Kind.PARAMETERS, outgoing, stamp)]
+        reached = self._peers.send(group, Kind.PARAMETERS, outgoing, stamp)
         airtime_s = self._airtime_s(layout, modulation, side_bits)
-        if reached:
+        if reached and not self._ideal:
             self._waits.append((ready_air_s, start_air_s))
             self._busy.append((start_air_s, start_air_s + airtime_s))
             self._radio.ledger.transmit(reached, airtime_s)
@@ -189,8 +190,7 @@ class Digital:
 
     def _airtime_s(self, layout: Layout, modulation: Modulation, side_bits: int) -> float:
         access = self._radio.access
-        bits = float(layout.packet_bits.sum())
-        return access.packets_airtime_s(bits, modulation) + access.side_airtime_s(side_bits)
+        return access.packets_airtime_s(layout.num_bits, modulation) + access.side_airtime_s(side_bits)
 
     def _choose(self, group: tuple[int, ...], layout: Layout, attempt: int, turn: int) -> Modulation:
         """Choose the highest modulation that meets the target at every receiver, or the most robust one."""
@@ -298,7 +298,7 @@ class Digital:
         bitmap.payload = np.packbits(receiving.intact)
         start_air_s = access.ack_start_s(arrival_air_s, self._radio.slot, self._radio.turns[device])
         stamp = Stamp(start_air_s, receiving.attempt, final=receiving.complete)
-        if self._peers.send(device, Kind.ACK, bitmap, stamp):
+        if self._peers.send((device,), Kind.ACK, bitmap, stamp):
             self._radio.ledger.transmit((device,), access.ack_turn_s)
             self._busy.append((start_air_s, start_air_s + access.ack_turn_s))
         return start_air_s + access.ack_turn_s

@@ -65,8 +65,8 @@ class Peers:
         """Enter a round in which these frames of every neighbour are awaited."""
         self.inbox.begin(round_, awaited)
 
-    def send(self, device: int, kind: Kind, outgoing: Outgoing, stamp: Stamp) -> bool:
-        """Send a frame of this round to a neighbour; False if its queue is full or it is gone."""
+    def send(self, devices: Iterable[int], kind: Kind, outgoing: Outgoing, stamp: Stamp) -> list[int]:
+        """Send a frame of this round to neighbours; return those whose queue was not full or gone."""
         codec, flags, num_values, packet_bytes = self._shape
         header = Header(
             kind=kind,
@@ -84,7 +84,8 @@ class Peers:
             payload_bytes=len(outgoing.payload),
             air_s=stamp.air_s,
         )
-        return self._transport.send(device, header.pack(), outgoing)
+        packed = header.pack()
+        return [device for device in devices if self._transport.send(device, packed, outgoing)]
 
     def receive(self, timeout_s: float) -> bool:
         """Take in one frame; False if none came in time."""

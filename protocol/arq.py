@@ -121,7 +121,12 @@ class Receiving:
         """Take in an attempt; return which of its packets are new and intact, same shape as intact."""
         self.attempt = attempt
         self._late = self._late or not on_time
-        fresh = intact & ~self.intact[packets] if on_time else np.zeros_like(intact)
+        if not on_time:
+            return np.zeros_like(intact)
+        if attempt == 0:  # the whole frame, and nothing was there before
+            self.intact = intact.copy()
+            return intact
+        fresh = intact & ~self.intact[packets]
         self.intact[packets] |= fresh
         return fresh
 

@@ -96,6 +96,11 @@ class Layout:
         bits[-1] -= 8 * (self.num_packets * self.slice_bytes - self.body_bytes)
         return bits
 
+    @cached_property
+    def num_bits(self) -> int:
+        """Return the bits on the air of all packets."""
+        return int(self.packet_bits.sum())
+
     def body(self, payload: Bytes) -> npt.NDArray[np.generic]:
         """View the numbers of a payload, shape (num_values,)."""
         return payload[: self.body_bytes].view(BODY_DTYPE[self.kind])
