@@ -95,7 +95,7 @@ def test_a_process_that_was_given_bad_input_ends_with_exit_code_2(small, tmp_pat
     done = hearsay("run", small, "--set", "radio.bandwidth_hz=-1", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"hearsay: {small} with --set: radio.bandwidth_hz = -1: must be > 0 and <= 1e+12 Hz\n"
+        f"hearsay: {small} with --set: radio.bandwidth_hz = -1: must be >= 1 and <= 1e+12 Hz\n"
     )
     assert [p.name for p in tmp_path.iterdir()] == ["small.toml"]
 
