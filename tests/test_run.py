@@ -189,7 +189,7 @@ def test_analog_sums_over_the_air_lose_whole_fades_and_never_a_bit(whole_run):
         assert heard["packets_lost"] in (0, UNCHECKED_PACKETS)  # one fade lasts for the round
     num_loud = sum(heard["packets_lost"] == 0 for heard, _ in sides.values())
     assert num_loud < len(sides)
-    # Everybody says how strong its symbols would be, the loud send them, every receiver says how they are scaled.
+    # Everybody says how strong it would be, the loud send their symbols, every receiver how they are scaled.
     tx_air_s = num_loud * SYMBOLS_AIR_S + (len(sides) + 24) * NORMS_AIR_S
     assert summary["tx_air_s"] == pytest.approx(tx_air_s, rel=1e-12)
     side_j = 1e-3 * (tx_air_s - num_loud * SYMBOLS_AIR_S)  # at full power, 1 mW
