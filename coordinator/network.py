@@ -1,6 +1,7 @@
 """The network as planned: the graph, how much each neighbour counts, and how well it is heard."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import networkx as nx
@@ -38,15 +39,23 @@ class Network:
     weights: Floats
     colours: tuple[int, ...]
 
-    @property
+    @cached_property
     def num_slots(self) -> int:
         """Colours in use."""
         return max(self.colours, default=-1) + 1
 
-    @property
+    @cached_property
     def max_degree(self) -> int:
         """Neighbours of the device that has most."""
         return max(dict(self.graph.degree).values(), default=0)
+
+    @cached_property
+    def turns(self) -> dict[int, dict[int, int]]:
+        """Return each device's neighbours with their place among them, in order."""
+        return {
+            device: {neighbour: turn for turn, neighbour in enumerate(sorted(self.graph[device]))}
+            for device in self.graph
+        }
 
 
 class Link(NamedTuple):
@@ -92,10 +101,10 @@ def row(network: Network, device: int) -> list[Link]:
             float(network.weights[device, neighbour]),
             network.graph.edges[device, neighbour]["mean_snr_db"],
             network.colours[neighbour],
-            sorted(network.graph[neighbour]).index(device),
+            network.turns[neighbour][device],
             network.graph.nodes[neighbour]["position_m"],
         )
-        for neighbour in sorted(network.graph[device])
+        for neighbour in network.turns[device]
     ]
 
 
