@@ -8,10 +8,8 @@ from typing import Annotated
 
 import typer
 
-from protocol.errors import BadInput, HearsayError
+from protocol.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, HearsayError
 
-EXIT_FAILED = 1
-EXIT_BAD_INPUT = 2
 EXIT_SIGNAL = 128
 
 app = typer.Typer(

@@ -13,12 +13,11 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from protocol.config import Experiment
-from protocol.errors import BadInput, RunError
+from protocol.errors import EXIT_BAD_INPUT, BadInput, RunError
 from protocol.experiment_file import dump
 from protocol.messages import Description
 from protocol.packet_errors import PacketErrorTable
 
-EXIT_BAD_INPUT = 2
 DESCRIBE_WALL_S = 120.0
 SIMULATE_WALL_S = 3600.0
 _TABLES: TypeAdapter[tuple[PacketErrorTable, ...]] = TypeAdapter(tuple[PacketErrorTable, ...])

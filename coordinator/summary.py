@@ -223,9 +223,9 @@ def _modelled(run: History, experiment: Experiment, alive: set[int]) -> Modelled
             f"{experiment.runtime.pace_slack_wall_s:g} s: this host is too slow for "
             f"runtime.pace = {experiment.runtime.pace:g}"
         )
-    devices = by_device(run.reports, run.num_devices) if clock != "wall" else []
-    links = by_link(run.reports) if clock != "wall" else {}
     kept = clock != "wall"
+    devices = by_device(run.reports, run.num_devices) if kept else []
+    links = by_link(run.reports) if kept else {}
 
     def mean(seconds: list[float]) -> float | None:
         return fsum(seconds) / run.num_devices if kept else None

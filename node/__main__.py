@@ -10,13 +10,11 @@ from pydantic import TypeAdapter
 
 from node.control import Leave
 from node.describe import describe
-from node.host import EXIT_FAILED, serve
-from node.phy import packet_error_tables
-from protocol.errors import BadInput, HearsayError
+from node.host import serve
+from protocol.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, HearsayError
 from protocol.experiment_file import load
 from protocol.packet_errors import PacketErrorTable
 
-EXIT_BAD_INPUT = 2
 EXIT_LEFT = 3
 """Left before the start: terminated, told to stop, or without a coordinator for too long."""
 
@@ -43,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.write(describe(load(args.describe)).model_dump_json() + "\n")
             return 0
         if args.packet_errors is not None:
+            from node.phy import packet_error_tables  # no device of a run needs it
+
             tables = TypeAdapter(tuple[PacketErrorTable, ...]).dump_json(
                 packet_error_tables(load(args.packet_errors))
             )

@@ -2,7 +2,7 @@
 
 Every sender's frame carries the amplitudes and, as side information, the energy of each fading block.
 When all frames are in, the receiver knows how its slot was scaled: it superposes them, adds its noise,
-and answers every sender with the share of its power that each block was given (0: silent, or not heard).
+and answers every sender with the share of its power that each block was given.
 
 With `payload = "differences"` a sender sends what changed since the public copy that it and the receiver
 hold of it. The receiver needs only the weighted sum of its neighbours' copies, to which it adds every
@@ -18,7 +18,7 @@ import torch
 from node.mixing import Arrived
 from node.peers import Peers, Stamp
 from node.radio import Radio
-from node.scheme import Missing, Sent, Tally
+from node.scheme import Sent, Tally
 from node.stopwatch import Stopwatch
 from node.transport.zmq import Buffers, Outgoing
 from protocol.access import NORM_BITS, num_blocks
@@ -74,11 +74,9 @@ class Analog:
         self._held = set(peers.neighbours)
         """Neighbours whose copy is in that sum; what changed since a copy that is not means nothing."""
         self._round = 0
-        self._sent = Sent({}, None)
         self._x: Float32s = np.empty(0, dtype=np.float32)
         self._tallies: dict[int, Tally] = {}
         self._summed = False
-        self._missing: dict[int, Missing] = {}
         self._start_air_s = self._end_air_s = 0.0
 
     @staticmethod
@@ -92,7 +90,7 @@ class Analog:
     def encode(self, x: torch.Tensor, round_: int) -> Sent:
         """Write the amplitudes: x, shape (num_values,), for all, or for each what changed since its copy."""
         self._x = x.numpy()
-        if self._differences and not self._refreshes(round_):
+        if self._differences and not self._is_refresh(round_):
             outgoing = dict(zip(self._copies, self._buffers.take(len(self._copies)), strict=True))
             for device, copy in self._copies.items():
                 self._write(outgoing[device], self._x, copy)
@@ -103,10 +101,9 @@ class Analog:
 
     def begin(self, sent: Sent, round_: int) -> None:
         """Send this device's frame to every neighbour, and await theirs and how they scaled it."""
-        self._round, self._sent, self._summed = round_, sent, False
+        self._round, self._summed = round_, False
         self._tallies = {device: Tally() for device in self._peers.neighbours}
-        self._missing = {}
-        refresh = self._differences and self._refreshes(round_)
+        refresh = self._is_refresh(round_)
         self._peers.begin(
             round_, [(Kind.PARAMETERS, 0)] if refresh else [(Kind.PARAMETERS, 0), (Kind.SCALE, 0)]
         )
@@ -114,17 +111,16 @@ class Analog:
         reached = []
         if refresh and sent.outgoing:
             self._start_air_s = self._radio.access.data_start_s(ready_air_s, self._radio.slot, 0)
-            self._radio.ledger.wait_for_slot(self._start_air_s - ready_air_s)
+            self._radio.ledger.wait_for_slot(ready_air_s, self._start_air_s)
             self._end_air_s = self._start_air_s + self._refresh_s()
         for device, outgoing in sent.outgoing.items():
             if self._peers.send((device,), Kind.PARAMETERS, outgoing, Stamp(self._start_air_s)):
                 self._tallies[device].packets_sent = self._layout.num_packets
                 reached.append(device)
                 if refresh:
-                    self._copies[device] = self._x.copy()
+                    np.copyto(self._copies[device], self._x)
         if refresh and reached:
-            airtime_s = self._radio.access.side_airtime_s(VALUE_BITS * self._layout.num_values)
-            self._radio.ledger.transmit(reached, airtime_s)
+            self._radio.ledger.transmit(reached, self._refresh_airtime_s())
 
     def hear(self, watch: Stopwatch) -> None:
         """Sum the frames once none is missing any more, and take in how the neighbours scaled this one's."""
@@ -135,7 +131,7 @@ class Analog:
             self._summed = True
             arrivals = self._arrivals()
             watch.lap("decode")
-            if self._differences and self._refreshes(self._round):
+            if self._is_refresh(self._round):
                 self._take_refresh(arrivals)
             else:
                 self._take_sum(arrivals)
@@ -150,17 +146,15 @@ class Analog:
         scale = self._peers.inbox.get(device, Kind.SCALE)
         if scale is not None:
             self._take_scale(device, scale.payload.view("<f4"), scale.header.air_s)
-        tally = self._tallies[device]
-        tally.missing = self._missing.get(device, "")
-        return tally.heard(self._radio.ledger.account(device))
+        return self._tallies[device].heard(self._radio.ledger.account(device))
 
     def end(self) -> float:
         """Return when the last sum that this device takes part in is over."""
         return self._end_air_s
 
-    def _refreshes(self, round_: int) -> bool:
+    def _is_refresh(self, round_: int) -> bool:
         every = self._knobs.refresh_rounds
-        return every > 0 and (round_ + 1) % every == 0
+        return self._differences and every > 0 and (round_ + 1) % every == 0
 
     def _write(self, outgoing: Outgoing, x: Float32s, copy: Float32s | None = None) -> None:
         """Write the amplitudes x, or x - copy, and the energy of their blocks before them."""
@@ -177,7 +171,8 @@ class Analog:
         for device in self._peers.neighbours:
             frame = self._peers.inbox.get(device, Kind.PARAMETERS)
             if frame is None:
-                self._missing[device] = "dead" if self._peers.inbox.is_dead(device) else "wall"
+                dead = self._peers.inbox.is_dead(device)
+                self._tallies[device].missing = "dead" if dead else "wall"
                 continue
             norms = frame.payload[: 4 * self._num_blocks].view("<f4").astype(np.float64)
             found[device] = _Arrival(frame.payload[side:].view("<f4"), norms, frame.header.air_s)
@@ -203,7 +198,7 @@ class Analog:
             for device in group:
                 self._tell_scale(device, shares[device], on_time[device])
         for device in arrivals.keys() - on_time.keys():
-            self._missing[device] = "air"
+            self._tallies[device].missing = "air"
             self._tallies[device].packets_lost = self._layout.num_packets
             self._tell_scale(device, np.full(self._num_blocks, LATE), self._start_air_s)
         if on_time:
@@ -231,7 +226,7 @@ class Analog:
         )
         errors = {device: self._gain_errors(device) for device in group}
         snr = {d: 10 ** (self._radio.links[d].mean_snr_db(self._round) / 10) for d in group}
-        shares = {device: np.zeros(self._num_blocks) for device in group}
+        shares = {device: np.full(self._num_blocks, SILENT) for device in group}
         for block in range(self._num_blocks):
             values = slice(block * self._block_values, (block + 1) * self._block_values)
             packets = slice(block * self._block_packets, (block + 1) * self._block_packets)
@@ -261,9 +256,7 @@ class Analog:
                 shares[device][block] = share
             for device in group:
                 if device not in loud:
-                    silent = len(m[packets])
-                    self._tallies[device].packets_lost += silent
-                    shares[device][block] = SILENT
+                    self._tallies[device].packets_lost += len(m[packets])
         # The sum once, and the norms of each who sends.
         symbols_s = self._radio.access.symbols_airtime_s(self._layout.num_values)
         listened_s = symbols_s + len(group) * self._norms_s()
@@ -272,18 +265,20 @@ class Analog:
             self._radio.ledger.receive(device, listened_s / len(group))
         return shares
 
+    def _turn(self, device: int) -> int:
+        """Which part of this device's slot a neighbour sends in: over the air, all of it."""
+        return 0 if self._over_the_air else self._radio.turns[device]
+
     def _slot_start_s(self, ready_air_s: float, device: int) -> float:
-        turn = 0 if self._over_the_air else self._radio.turns[device]
-        return self._radio.access.data_start_s(ready_air_s, self._radio.slot, turn)
+        return self._radio.access.data_start_s(ready_air_s, self._radio.slot, self._turn(device))
 
     def _last_start_s(self, deadline_air_s: float, device: int) -> float:
-        turn = 0 if self._over_the_air else self._radio.turns[device]
         access = self._radio.access
-        return access.last_data_start_s(deadline_air_s - access.data_turn_s, self._radio.slot, turn)
+        latest_air_s = deadline_air_s - access.data_turn_s
+        return access.last_data_start_s(latest_air_s, self._radio.slot, self._turn(device))
 
     def _gains(self, device: int) -> Floats:
-        turn = 0 if self._over_the_air else self._radio.turns[device]
-        mine = Transmission(self._round, device, self._radio.slot, turn)
+        mine = Transmission(self._round, device, self._radio.slot, self._turn(device))
         return self._radio.links[device].block_gains(mine, self._num_blocks)
 
     def _gain_errors(self, device: int) -> np.ndarray[tuple[int], np.dtype[np.complex128]]:
@@ -296,8 +291,7 @@ class Analog:
         return normals[:, 0] + 1j * normals[:, 1]
 
     def _tell_scale(self, device: int, shares: Floats, start_air_s: float) -> None:
-        outgoing = Outgoing(0)
-        outgoing.payload = shares.astype("<f4").view(np.uint8)
+        outgoing = Outgoing(shares.astype("<f4").view(np.uint8))
         self._peers.send((device,), Kind.SCALE, outgoing, Stamp(start_air_s))
 
     def _take_scale(self, device: int, shares: Float32s, start_air_s: float) -> None:
@@ -309,7 +303,9 @@ class Analog:
             sizes[-1] = self._layout.num_values - (self._num_blocks - 1) * self._block_values
             used = float(np.sum(np.where(heard, shares, 0) * sizes))
             joules = tx_power_w(self._radio.knobs) * access.symbols_airtime_s(used)
-            self._radio.ledger.transmit((device,), access.symbols_airtime_s(int(sizes[heard].sum())), joules)
+            self._radio.ledger.transmit(
+                (device,), access.symbols_airtime_s(int(sizes[heard].sum())), joules=joules
+            )
         if not (shares == LATE).any():  # also who stays silent tells its norms, and hears the answer
             self._radio.ledger.transmit((device,), self._norms_s())
             self._radio.ledger.receive(device, self._norms_s())
@@ -323,10 +319,12 @@ class Analog:
     def _norms_s(self) -> float:
         return self._radio.access.side_airtime_s(NORM_BITS * self._num_blocks)
 
+    def _refresh_airtime_s(self) -> float:
+        return self._radio.access.side_airtime_s(VALUE_BITS * self._layout.num_values)
+
     def _refresh_s(self) -> float:
         """Time from the start to the end of a refresh, over as many slots of this device as it takes."""
-        access = self._radio.access
-        airtime_s = access.side_airtime_s(VALUE_BITS * self._layout.num_values)
+        access, airtime_s = self._radio.access, self._refresh_airtime_s()
         if not access.num_slots:
             return airtime_s
         slot_s = access.data_turns * access.data_turn_s
@@ -335,7 +333,6 @@ class Analog:
 
     def _take_refresh(self, arrivals: dict[int, _Arrival]) -> None:
         """Replace the copies by the neighbours' parameters, without noise."""
-        airtime_s = self._radio.access.side_airtime_s(VALUE_BITS * self._layout.num_values)
         self._sum_of_copies.fill(0)
         weights = {
             device: np.float32(self._peers.neighbours[device].weight)
@@ -348,7 +345,7 @@ class Analog:
                 self._sum_of_copies += weights[device] * arrival.values
             else:
                 self._tallies[device].packets_lost = self._layout.num_packets
-            self._radio.ledger.receive(device, airtime_s)
+            self._radio.ledger.receive(device, self._refresh_airtime_s())
             self._end_air_s = max(self._end_air_s, arrival.air_s + self._refresh_s())
             self._tallies[device].attempts = 1
         self._mass = np.float32(sum(weights.values()))

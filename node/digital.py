@@ -31,7 +31,6 @@ from protocol.codec import (
     selected,
 )
 from protocol.frame import FLAG_FINAL, MODULATION_OF, Header, Kind
-from protocol.ledger import Span, uncovered_s
 from protocol.messages import Heard
 from protocol.modulation import permitted
 from protocol.radio import Modulation
@@ -46,8 +45,6 @@ class _Hearing:
     tally: Tally
     pieces: list[tuple[Float32s, Selection | None, Mask]] = field(default_factory=list)
     """Numbers as they came (Selection: of these packets only), and which packets of them to use."""
-    on_time: bool = True
-    late_from_the_start: bool = False
 
 
 class Digital:
@@ -60,7 +57,6 @@ class Digital:
         self._arrived = arrived
         self._knobs = radio.knobs
         self._ideal = radio.knobs.scheme == "ideal"
-        self._everybody = slice(None)
         self._buffers = Buffers(layout.payload_bytes)
         self._lossless = layout.kind == "float32"
         self._payload: Bytes = np.empty(0, dtype=np.uint8)
@@ -69,8 +65,6 @@ class Digital:
         self._sending = Sending((), max_attempts=1, together=True)
         self._start_air_s = self._end_air_s = 0.0
         self._closed: set[int] = set()
-        self._waits: list[Span] = []
-        self._busy: list[Span] = []
 
     @staticmethod
     def payload_bytes(layout: Layout) -> dict[Kind, int]:
@@ -97,7 +91,7 @@ class Digital:
             round_, [(Kind.PARAMETERS, 0), (Kind.ACK, 0)] if answered else [(Kind.PARAMETERS, 0)]
         )
         self._arrived.clear_()
-        self._closed, self._waits, self._busy = set(), [], []
+        self._closed = set()
         attempts = self._knobs.attempts
         self._hearings = {
             device: _Hearing(Receiving(self._layout.num_packets, max_attempts=attempts), Tally())
@@ -156,13 +150,13 @@ class Digital:
                         self._arrived.add_(x, weight, counted)
                 elif (counted := fresh & mixed[selection.packets]).any():
                     self._arrived.add_selection_(x, weight, selection, counted)
-            tally.missing = "air" if hearing.late_from_the_start else ""
+            late = hearing.receiving.late and hearing.receiving.attempt == 0
+            tally.missing = "air" if late else ""  # a late repeat leaves what came before it
             tally.packets_lost = self._layout.num_packets - int(np.count_nonzero(mixed))
         return tally.heard(self._radio.ledger.account(device))
 
     def end(self) -> float:
         """Return when all that this device sent and waited for is through."""
-        self._radio.ledger.wait_for_slot(uncovered_s(self._waits, self._busy))
         return self._end_air_s
 
     def _groups(self, devices: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -174,23 +168,22 @@ class Digital:
     ) -> tuple[float, list[int]]:
         """Put one transmission on the air; return when it began and who could be reached."""
         access = self._radio.access
-        side_bits = self._layout.num_packets if attempt else 0
         turn = 0 if self._knobs.cast == "broadcast" else self._radio.turns[group[0]]
         modulation = self._choose(group, layout, attempt, turn)
         start_air_s = access.data_start_s(ready_air_s, self._radio.slot, turn)
         stamp = Stamp(start_air_s, attempt, modulation)
         reached = self._peers.send(group, Kind.PARAMETERS, outgoing, stamp)
-        airtime_s = self._airtime_s(layout, modulation, side_bits)
+        airtime_s = self._airtime_s(layout, modulation, attempt)
         if reached and not self._ideal:
-            self._waits.append((ready_air_s, start_air_s))
-            self._busy.append((start_air_s, start_air_s + airtime_s))
-            self._radio.ledger.transmit(reached, airtime_s)
+            self._radio.ledger.wait_for_slot(ready_air_s, start_air_s)
+            self._radio.ledger.transmit(reached, airtime_s, start_air_s=start_air_s)
         self._end_air_s = max(self._end_air_s, start_air_s + airtime_s)
         return start_air_s, reached
 
-    def _airtime_s(self, layout: Layout, modulation: Modulation, side_bits: int) -> float:
-        access = self._radio.access
-        return access.packets_airtime_s(layout.num_bits, modulation) + access.side_airtime_s(side_bits)
+    def _airtime_s(self, layout: Layout, modulation: Modulation, attempt: int) -> float:
+        """Airtime of a transmission; a repeat says by a bitmap which packets of the whole frame it holds."""
+        bitmap_bits = self._layout.num_packets if attempt else 0
+        return self._radio.access.frame_airtime_s(layout, modulation, bitmap_bits=bitmap_bits)
 
     def _choose(self, group: tuple[int, ...], layout: Layout, attempt: int, turn: int) -> Modulation:
         """Choose the highest modulation that meets the target at every receiver, or the most robust one."""
@@ -223,18 +216,17 @@ class Digital:
         layout, payload = (
             (self._layout, frame.payload) if selection is None else (selection.layout, selection.payload)
         )
-        packets: Counts | slice = self._everybody if selection is None else selection.packets
+        packets: Counts | slice = slice(None) if selection is None else selection.packets
         reception, arrival_air_s = self._cross(device, header, payload, layout)
         watch.lap("air")
         deadline_air_s = self._start_air_s + self._radio.experiment.aggregation.round_deadline_air_s
-        hearing.on_time = hearing.on_time and arrival_air_s <= deadline_air_s
-        hearing.late_from_the_start = hearing.late_from_the_start or (attempt == 0 and not hearing.on_time)
+        on_time = arrival_air_s <= deadline_air_s
         x = decode(payload, layout)
         fresh = receiving.take(
-            attempt, packets, reception.intact & finite_packets(x, layout), on_time=hearing.on_time
+            attempt, packets, reception.intact & finite_packets(x, layout), on_time=on_time
         )
         hearing.pieces.append((x, selection, fresh))
-        if receiving.complete and hearing.on_time:
+        if receiving.complete and on_time:
             for bad in reception.bad:
                 self._accept(hearing, bad, packets)
         tally.attempts += 1
@@ -246,7 +238,7 @@ class Digital:
         watch.lap("decode")
         if self._knobs.acknowledged:
             answered_air_s = self._answer(device, receiving, arrival_air_s)
-            if hearing.on_time:  # what came too late is refused after the round has ended
+            if on_time:  # what came too late is refused after the round has ended
                 self._end_air_s = max(self._end_air_s, answered_air_s)
             watch.lap("send")
         return True
@@ -269,8 +261,7 @@ class Digital:
             receiver=self._peers.device,
             table=self._radio.tables.get(modulation),
         )
-        side_bits = self._layout.num_packets if header.attempt else 0
-        airtime_s = self._airtime_s(layout, modulation, side_bits)
+        airtime_s = self._airtime_s(layout, modulation, header.attempt)
         self._radio.ledger.receive(device, airtime_s)
         return reception, header.air_s + airtime_s
 
@@ -294,13 +285,11 @@ class Digital:
     def _answer(self, device: int, receiving: Receiving, arrival_air_s: float) -> float:
         """Tell a neighbour which of its packets are here by now; return when that is through."""
         access = self._radio.access
-        bitmap = Outgoing(0)
-        bitmap.payload = np.packbits(receiving.intact)
+        bitmap = Outgoing(np.packbits(receiving.intact))
         start_air_s = access.ack_start_s(arrival_air_s, self._radio.slot, self._radio.turns[device])
         stamp = Stamp(start_air_s, receiving.attempt, final=receiving.complete)
         if self._peers.send((device,), Kind.ACK, bitmap, stamp):
-            self._radio.ledger.transmit((device,), access.ack_turn_s)
-            self._busy.append((start_air_s, start_air_s + access.ack_turn_s))
+            self._radio.ledger.transmit((device,), access.ack_turn_s, start_air_s=start_air_s)
         return start_air_s + access.ack_turn_s
 
     def _hear_answer(self, device: int) -> None:
@@ -321,8 +310,7 @@ class Digital:
 
     def _repeat(self, repeat: Repeat) -> None:
         """Send packets again, for whoever misses some of them."""
-        outgoing = Outgoing(0)
-        outgoing.payload = select(self._payload, self._layout, repeat.packets)
+        outgoing = Outgoing(select(self._payload, self._layout, repeat.packets))
         layout = self._layout.of(repeat.packets)
         _, reached = self._transmit(repeat.receivers, outgoing, layout, repeat.attempt, repeat.ready_air_s)
         for device in repeat.receivers:

@@ -9,10 +9,8 @@ import zmq
 from node.agent import take_part
 from node.control import Control, Leave
 from node.transport.zmq import Context
-from protocol.errors import BadInput, HearsayError
+from protocol.errors import EXIT_FAILED, BadInput, HearsayError
 from protocol.messages import Failed, Welcome
-
-EXIT_FAILED = 1
 
 
 def serve(url: str, connect_wall_s: float, terminated: threading.Event) -> int:

@@ -85,6 +85,10 @@ class Access:
         """Airtime of packets of so many information bits."""
         return bits / bit_rate_bps(self.radio, modulation, self.bandwidth_hz)
 
+    def frame_airtime_s(self, layout: Layout, modulation: Modulation, *, bitmap_bits: int = 0) -> float:
+        """Airtime of one transmission of packets: its header, the bitmap of a repeat, and the packets."""
+        return self.packets_airtime_s(layout.num_bits, modulation) + self.side_airtime_s(bitmap_bits)
+
     def symbols_airtime_s(self, num_values: float) -> float:
         """Airtime of analog amplitudes: two of them make one complex channel use."""
         return num_values / (2 * self.bandwidth_hz)
@@ -117,9 +121,7 @@ def plan_access(experiment: Experiment, layout: Layout, *, num_colours: int, max
         )
     slowest = permitted(radio)[0]
     bitmap_bits = layout.num_packets
-    turn_s = bare.packets_airtime_s(float(layout.packet_bits.sum()), slowest) + bare.side_airtime_s(
-        bitmap_bits if radio.attempts > 1 else 0
-    )
+    turn_s = bare.frame_airtime_s(layout, slowest, bitmap_bits=bitmap_bits if radio.attempts > 1 else 0)
     return Access(
         radio,
         num_slots,

@@ -11,7 +11,7 @@ import numpy as np
 
 from protocol.access import Access
 from protocol.bursts import burst_mask
-from protocol.channel import Reception, apply_errors
+from protocol.channel import Reception, apply_errors, receive
 from protocol.codec import Bytes, Layout
 from protocol.config import Experiment
 from protocol.fading import FadingProcess, Floats, block_correlation
@@ -148,7 +148,7 @@ def cross(
 
     The payload itself is never written.
     """
-    rng = _hop_stream(Purpose.BIT_ERRORS, transmission, seed, receiver)
+    rng, keep = _hop_stream(Purpose.BIT_ERRORS, transmission, seed, receiver), radio.bad_packets == "accept"
     if table is None:
         ber = bit_error_probability(transmission.modulation, coded_snr(radio, snr))
     else:
@@ -159,10 +159,11 @@ def cross(
         bursts = _hop_stream(Purpose.BURSTS, transmission, seed, receiver)
         in_burst = burst_mask(radio, layout.num_packets, bursts)
         ber = np.where(in_burst, np.maximum(ber, radio.burst_ber), ber)
-    counts = rng.binomial(layout.packet_bits, ber)
-    if table is not None:
-        counts = np.maximum(counts, bad)  # the decoder failed, so at least one bit is wrong
-    return apply_errors(payload, layout, counts, rng, keep=radio.bad_packets == "accept")
+    if table is None:
+        return receive(payload, layout, ber, rng, keep=keep)
+    # Where decoding failed, at least one bit is wrong.
+    counts = np.maximum(rng.binomial(layout.packet_bits, ber), bad)
+    return apply_errors(payload, layout, counts, rng, keep=keep)
 
 
 def _hop_stream(

@@ -44,11 +44,6 @@ class Sending:
         self._max_attempts = max_attempts
         self._together = together
 
-    def awaits(self, device: int) -> int | None:
-        """Return the attempt whose answer is awaited from a receiver; None if none is."""
-        receiver = self._receivers.get(device)
-        return None if receiver is None or receiver.answered or receiver.given_up else receiver.attempt
-
     def unanswered(self, device: int) -> int | None:
         """Return the attempt that a receiver has not answered, whether or not it was given up."""
         receiver = self._receivers.get(device)
@@ -115,12 +110,13 @@ class Receiving:
         self.intact: Mask = np.zeros(num_packets, dtype=np.bool_)
         self.attempt = -1
         self._max_attempts = max_attempts
-        self._late = False
+        self.late = False
+        """An attempt came after the deadline; the later ones would, too."""
 
     def take(self, attempt: int, packets: Counts | slice, intact: Mask, *, on_time: bool) -> Mask:
         """Take in an attempt; return which of its packets are new and intact, same shape as intact."""
         self.attempt = attempt
-        self._late = self._late or not on_time
+        self.late = self.late or not on_time
         if not on_time:
             return np.zeros_like(intact)
         if attempt == 0:  # the whole frame, and nothing was there before
@@ -133,4 +129,4 @@ class Receiving:
     @property
     def complete(self) -> bool:
         """Say whether nothing more of this frame is wanted: all is there, tried often enough, or too late."""
-        return self._late or self.attempt + 1 >= self._max_attempts or bool(self.intact.all())
+        return self.late or self.attempt + 1 >= self._max_attempts or bool(self.intact.all())

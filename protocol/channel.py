@@ -38,9 +38,11 @@ class Reception:
     bad: tuple[Selection, ...] = ()
 
 
-def receive(payload: Bytes, layout: Layout, ber: Floats, rng: np.random.Generator) -> Reception:
+def receive(
+    payload: Bytes, layout: Layout, ber: Floats, rng: np.random.Generator, *, keep: bool = False
+) -> Reception:
     """Pass a payload through binary symmetric channels of ber, shape (num_packets,), and check every CRC."""
-    return apply_errors(payload, layout, rng.binomial(layout.packet_bits, ber), rng)
+    return apply_errors(payload, layout, rng.binomial(layout.packet_bits, ber), rng, keep=keep)
 
 
 def apply_errors(

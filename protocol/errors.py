@@ -8,6 +8,9 @@ HearsayError
  +-- Leave         (node/control.py) a device breaks off its round and goes
 """
 
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+
 
 class HearsayError(Exception):
     """Root of everything this project raises on purpose."""

@@ -40,10 +40,16 @@ class Ledger:
     radio: Radio
     device: Device
     compute_air_s: float = 0.0
-    slot_wait_air_s: float = 0.0
     compute_j: float = 0.0
     idle_j: float = 0.0
     _entries: dict[int, list[LinkAccount]] = field(default_factory=dict)
+    _waits: list[Span] = field(default_factory=list)
+    _sends: list[Span] = field(default_factory=list)
+
+    @property
+    def slot_wait_air_s(self) -> float:
+        """Time in which this device was ready to send, not allowed to, and not sending anything else."""
+        return uncovered_s(self._waits, self._sends)
 
     @property
     def links(self) -> dict[int, LinkAccount]:
@@ -62,8 +68,8 @@ class Ledger:
 
     def clear(self) -> None:
         """Start a round in which nothing has been spent yet."""
-        self._entries = {}
-        self.compute_air_s = self.slot_wait_air_s = self.compute_j = self.idle_j = 0.0
+        self._entries, self._waits, self._sends = {}, [], []
+        self.compute_air_s = self.compute_j = self.idle_j = 0.0
 
     def compute(self, cycles: float) -> None:
         """Charge processor cycles: f of them a second, kappa f^2 joules each."""
@@ -71,8 +77,20 @@ class Ledger:
         self.compute_air_s += cycles / device.cpu_hz
         self.compute_j += device.switched_capacitance * device.cpu_hz**2 * cycles
 
-    def transmit(self, receivers: Sequence[int], airtime_s: float, joules: float | None = None) -> None:
-        """Charge one transmission to so many receivers; joules where it is not sent at full power."""
+    def transmit(
+        self,
+        receivers: Sequence[int],
+        airtime_s: float,
+        *,
+        joules: float | None = None,
+        start_air_s: float | None = None,
+    ) -> None:
+        """Charge one transmission to so many receivers; joules where it is not sent at full power.
+
+        start_air_s: when it begins, so that it is no wait for the slot of another.
+        """
+        if start_air_s is not None:
+            self._sends.append((start_air_s, start_air_s + airtime_s))
         if joules is None:
             joules = tx_power_w(self.radio) * airtime_s
         for receiver in receivers:
@@ -84,9 +102,9 @@ class Ledger:
         heard = LinkAccount(rx_air_s=airtime_s, rx_j=self.device.rx_power_w * airtime_s)
         self._entries.setdefault(sender, []).append(heard)
 
-    def wait_for_slot(self, seconds: float) -> None:
-        """Note time in which this device was ready to send and not allowed to."""
-        self.slot_wait_air_s += seconds
+    def wait_for_slot(self, ready_air_s: float, start_air_s: float) -> None:
+        """Note from when to when this device was ready to send and not allowed to."""
+        self._waits.append((ready_air_s, start_air_s))
 
     def pass_time(self, air_s: float) -> None:
         """Charge what the device draws anyway while its clock moves on."""

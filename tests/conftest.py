@@ -106,7 +106,7 @@ for line in sys.stdin:
             app(json.loads(line))
         except SystemExit as end:
             code = end.code or 0
-        except Exception:
+        except Exception:  # a test reads of the crash, and the next command still runs
             traceback.print_exc()
             code = "crashed"
     print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
@@ -200,6 +200,18 @@ def _session_of(pid):
     with suppress(ProcessLookupError, PermissionError):
         return os.getsid(pid)
     return None
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write the text or bytes of an experiment; return the path of its file."""
+
+    def write(text):
+        path = tmp_path / "experiment.toml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def test_a_packet_is_sent_max_attempts_times_at_most(together):
         one = sending(1, max_attempts=max_attempts, together=together)
         attempts = [0]
         for _ in range(6):
-            if one.awaits(1) is None:
+            if one.unanswered(1) is None:
                 break
             answer(one, 1)
             attempts += [repeat.attempt for repeat in one.repeats()]
@@ -108,23 +108,23 @@ def test_a_final_answer_ends_it_whatever_is_missing(together):
     answer(one, 2, 0, 1, air_s=2.0)
     assert told(one.repeats()) == [(1, [2, 3, 4, 5], (2,), 2.0)]
     assert not one.wants(1)
-    assert one.awaits(1) is None
+    assert one.unanswered(1) is None
     assert one.got(1).tolist() == mask(0).tolist()
 
 
 def test_what_is_awaited_and_wanted():
     one = sending(1, 2)
-    assert (one.awaits(1), one.awaits(2), one.awaits(3)) == (0, 0, None)
+    assert (one.unanswered(1), one.unanswered(2), one.unanswered(3)) == (0, 0, None)
     assert (one.wants(1), one.wants(3)) == (True, False)
     assert one.got(1) is one.got(3) is None
     answer(one, 1, 0)
-    assert one.awaits(1) is None
+    assert one.unanswered(1) is None
     assert one.wants(1)
     assert one.got(1).tolist() == mask(0).tolist()
     answer(one, 2, *range(6), final=True)
     assert not one.wants(2)
     one.repeats()
-    assert (one.awaits(1), one.awaits(2)) == (1, None)
+    assert (one.unanswered(1), one.unanswered(2)) == (1, None)
     answer(one, 1, 0, 3)
     assert one.got(1).tolist() == mask(0, 3).tolist()
 
@@ -135,7 +135,7 @@ def test_who_is_given_up_holds_nobody_up_and_is_sent_nothing_more():
     assert one.repeats() == []
     one.give_up(2)
     assert told(one.repeats()) == [(1, [4, 5], (1,), 7.0)]
-    assert (one.awaits(2), one.wants(2), one.got(2)) == (None, False, None)
+    assert (one.wants(2), one.got(2)) == (False, None)
     answer(one, 1, 0, 1, 2, 3, 4, air_s=9.0)
     one.give_up(1)
     assert one.repeats() == []

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
+from constellations import AWGN_SNRS_DB
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, chi2, norm
@@ -34,15 +35,7 @@ layouts = st.builds(
 )
 SHORT_LAST = [Layout(kind, 101, 64, checked=True) for kind in KINDS]
 
-# Es/N0 [dB] at which the bit-error rate is about 0.2, 0.05, 0.01, 0.001 and 0.0001 over AWGN ...
-AWGN_SNRS_DB = {
-    "bpsk": (-4.5, 1.5, 4.5, 7.0, 8.5),
-    "qpsk": (-1.5, 4.5, 7.5, 10.0, 11.5),
-    "qam16": (3.5, 10.5, 14.0, 16.5, 18.0),
-    "qam64": (8.0, 16.0, 19.5, 22.5, 24.5),
-    "qam256": (12.0, 21.0, 25.5, 28.5, 30.0),
-}
-# ... and about 0.2, 0.1, 0.03, 0.01 and 0.002 over Rayleigh fading, where few blocks hold most errors.
+# Es/N0 [dB] at which it is about 0.2, 0.1, 0.03, 0.01, 0.002 over Rayleigh fading: few blocks, most errors.
 RAYLEIGH_SNRS_DB = {
     "bpsk": (-2.5, 2.5, 9.0, 14.0, 21.0),
     "qpsk": (0.5, 5.5, 12.0, 17.0, 24.0),

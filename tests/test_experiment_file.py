@@ -25,16 +25,6 @@ from protocol.experiment_file import dump, load, nearest, parse
 fixed = settings(derandomize=True, deadline=None)
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(text):
-        path = tmp_path / "experiment.toml"
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return path
-
-    return write
-
-
 def fault(path, overrides=()):
     with pytest.raises(BadInput) as caught:
         load(path, overrides)

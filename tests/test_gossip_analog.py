@@ -432,6 +432,28 @@ def scale_from(experiment, sender, share, **changes):
     return Delivery(str(sender), header.pack(), payload)
 
 
+@pytest.mark.parametrize(("share", "sides"), [(np.nan, 2), (-1.0, 1)], ids=["silent in its fade", "too late"])
+def test_who_is_not_summed_pays_for_its_norms_only_if_somebody_listened(share, sides):
+    """One part is this device's own answer to its neighbour, which it gives in any case."""
+    experiment = experiment_of(radio_of(payload="differences", refresh_rounds=0), devices=2)
+    script = Script(amplitudes_from(experiment, 1, learned(1, 0)), scale_from(experiment, 1, share))
+    device = Device(experiment, complete(2), 0, script, snr_db=loud)
+    device.exchange(0)
+    of_it = device.gossip.heard[1]
+    assert of_it.tx_air_s == pytest.approx(sides * norms_s(), rel=1e-12)
+    assert of_it.tx_j == pytest.approx(POWER_W * sides * norms_s(), rel=1e-6)
+    assert of_it.rx_air_s == pytest.approx(SYMBOLS_S + sides * norms_s(), rel=1e-12)
+
+
+def test_a_fade_longer_than_the_frame_is_one_block():
+    lives = [
+        live_together(Ether(4), experiment_of(radio_of(coherence_packets=packets)), UNEVEN, 2)
+        for packets in (10**20, 0)
+    ]
+    for number, past in lives[0].items():
+        assert all((one == other).all() for one, other in zip(past.x, lives[1][number].x, strict=True))
+
+
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_the_answer_tells_the_senders_clock_and_what_it_has_spent(share):
     experiment = experiment_of(radio_of(), devices=2)

@@ -50,7 +50,7 @@ def path():
     one.receive(0, ACK * U)
     zero.compute(2.0**28)
     one.compute(2.0**27)
-    two.wait_for_slot(1234 * U)
+    two.wait_for_slot(2.0, 2.0 + 1234 * U)
     for device in devices:
         device.pass_time(0.375)
         device.pass_time(0.125)
@@ -212,6 +212,6 @@ def test_the_defaults_compute_a_sample_in_two_milliseconds_and_a_fifth_of_a_mill
 
 def test_a_cleared_ledger_is_a_new_one():
     book = path()[1]
-    book.wait_for_slot(1.0)
+    book.wait_for_slot(1.0, 2.0)
     book.clear()
     assert book == ledger()

@@ -276,7 +276,10 @@ def test_with_a_real_code_the_loss_is_that_of_its_table():
             Radio(scheme="analog", analog={"gain_threshold": 11.5}, bad_packets="accept"),
             r"^no link can carry anything: .* silences them all$",
         ),
-        (Radio(snr="given", snr_db=-40), r"^no link can carry anything: the best .* of -40\.0 dB"),
+        (
+            Radio(snr="given", snr_db=-40),
+            r"^no link can carry anything: the best .* of -40\.0 dB, .*; raise radio\.snr_db, or use",
+        ),
     ],
     ids=["digital", "adaptive", "analog", "analog-accept", "given"],
 )
@@ -284,6 +287,19 @@ def test_a_network_in_which_nobody_can_be_heard_is_refused_in_one_line(radio, sa
     with pytest.raises(BadInput, match=says) as refusal:
         lay_out(experiment(radio=radio))
     assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_a_matrix_of_links_too_weak_names_its_file(tmp_path):
+    np.savetxt(tmp_path / "snr.txt", np.full((10, 10), -60.0))
+    deaf = experiment(
+        graph=Graph(kind="complete"), radio=Radio(snr="matrix", snr_file=str(tmp_path / "snr.txt"))
+    )
+    with pytest.raises(BadInput, match=r"raise the numbers in radio\.snr_file, or use"):
+        lay_out(deaf)
+
+
+def test_devices_that_walk_may_hear_each_other_later():
+    lay_out(experiment(radio=Radio(tx_power_dbm=-60), mobility={"kind": "random_waypoint"}))
 
 
 def test_one_link_that_can_carry_something_is_enough(tmp_path):

@@ -22,16 +22,6 @@ SECTIONS = {
 }
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(text):
-        path = tmp_path / "experiment.toml"
-        path.write_text(text)
-        return path
-
-    return write
-
-
 def fault(path, overrides=()):
     """Return what is wrong with a file, after checking that it is said in one line that names the file."""
     with pytest.raises(BadInput) as caught:
@@ -178,6 +168,11 @@ def test_a_key_of_another_section_is_sent_there(write, key):
             "superposition",
         ),
         ("[analog]\npayload = 'models'", "'analog': did you mean 'radio.analog'?"),
+        ("[radio]\npayload = 'models'", "'radio.payload': did you mean 'radio.analog.payload'?"),
+        (
+            "[mobility]\ngain_threshold = 1",
+            "'mobility.gain_threshold': did you mean 'radio.analog.gain_threshold'?",
+        ),
         ("[radio.analogue]\n", "'radio.analogue': did you mean 'analog'?"),
         ("[mobility]\nspeed_m_s = 1", "'mobility.speed_m_s': did you mean 'speed_min_m_s'?"),
         ("[device]\ncpu_ghz = 1", "'device.cpu_ghz': did you mean 'cpu_hz'?"),
@@ -262,6 +257,11 @@ CONTRADICTIONS = {
         ["radio.snr=matrix", "radio.snr_file=snr.txt", "mobility.kind=random_waypoint"],
         "mobility.kind = random_waypoint: moves links whose SNR comes from the geometry, and "
         "radio.snr = matrix",
+    ),
+    "walking across the area too often": (
+        ["mobility.kind=random_waypoint", "mobility.round_s=5001", "mobility.speed_max_m_s=20"],
+        "mobility.round_s = 5001: devices of up to 20 m/s would cross an area of 100 m more than 1,000 times "
+        "between two rounds",
     ),
     "a deadline that no clock keeps": (
         ["runtime.clock=wall", "aggregation.round_deadline_air_s=1"],

@@ -45,10 +45,9 @@ STAGES = {
 }
 
 
-def started(num_devices, edges, clock="virtual"):
+def started(num_devices, edges, **changes):
     return Started(
         run_id="run",
-        clock=clock,
         num_parameters=10_026,
         payload_bytes=40_420,
         pids=tuple(range(100, 100 + num_devices)),
@@ -59,6 +58,7 @@ def started(num_devices, edges, clock="virtual"):
             for a, b, snr_db, expected in edges
         ),
         startup_wall_s=1.0,
+        **changes,
     )
 
 
@@ -83,11 +83,11 @@ def heard(sent=100, corrupted=0, lost=0, missing="", resent=0):
     )
 
 
-def run_of(num_devices, *, edges=(), reports=(), distances=(), died=None, how="finished", clock="virtual"):
+def run_of(num_devices, *, edges=(), reports=(), distances=(), died=None, how="finished", **start):
     """Make the history of a run, through its log, so that numbers are what a reader of the log gets."""
     died = died or {}
     events = [
-        started(num_devices, edges, clock),
+        started(num_devices, edges, **start),
         *reports,
         *(Consensus(round=r, distance=d, devices=num_devices) for r, d in enumerate(distances)),
         *(Died(device=d, rounds=r, reason="killed", wall_s=1.0) for d, r in died.items()),
@@ -334,7 +334,34 @@ def test_what_failed_is_a_share_of_all_transmissions_and_what_was_lost_of_all_pa
         ],
     )
     (link,) = link_losses(run)
-    assert (link.packets_sent, link.corrupted, link.lost) == (200, 75 / 300, 0.1)
+    assert (link.packets_sent, link.transmissions, link.corrupted, link.lost) == (200, 300, 75 / 300, 0.1)
+
+
+def test_a_link_that_sends_much_again_weighs_more_in_what_failed():
+    run = run_of(
+        3,
+        edges=[(0, 1, 10.0, 0.1), (1, 2, 20.0, 0.1)],
+        reports=[
+            report(0, 0, heard={1: heard(sent=100, resent=300, corrupted=200, lost=50)}),
+            report(1, 0, heard={2: heard(sent=100, corrupted=0, lost=0)}),
+        ],
+    )
+    legend = legend_of(panel(draw_packet_loss, run))
+    assert "failed CRC: 40 % of all" in legend  # 200 of 500 transmissions
+    assert "not mixed: 25 % of all" in legend  # 50 of 200 packets
+
+
+def test_an_analog_run_has_links_that_are_silent_and_no_packets_that_fail():
+    run = run_of(
+        2,
+        scheme="analog",
+        edges=[(0, 1, 20.0, 0.1)],
+        reports=[report(0, 0, heard={1: heard(sent=100, lost=20)})],
+    )
+    assert legend_of(panel(draw_packet_loss, run)) == [
+        "expected to be silent: 10 % of all",
+        "not mixed: 20 % of all",
+    ]
 
 
 def test_what_the_dead_did_not_send_is_no_loss_of_the_link():

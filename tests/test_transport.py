@@ -98,7 +98,7 @@ def three(context, bind):
 
 
 def filled(num_bytes, seed=1):
-    outgoing = Outgoing(num_bytes)
+    outgoing = Outgoing(np.zeros(num_bytes, dtype=np.uint8))
     outgoing.payload[:] = np.random.default_rng(seed).integers(0, 256, num_bytes, dtype=np.uint8)
     return outgoing
 
@@ -168,7 +168,7 @@ def test_one_buffer_goes_to_two_neighbours_and_the_air_of_one_touches_nobody_els
     layout, radio = Layout("float32", LARGE // 4, 512, checked=True), Radio(bad_packets="accept")
     snr = np.full(layout.num_packets, 0.01)
     x = np.random.default_rng(4).standard_normal(layout.num_values, dtype=np.float32)
-    outgoing = Outgoing(layout.payload_bytes)
+    outgoing = Outgoing(np.zeros(layout.payload_bytes, dtype=np.uint8))
     encode(x, layout, outgoing.payload, np.random.default_rng(0))
     original = outgoing.payload.copy()
     assert three[0].send(1, b"h", outgoing)
@@ -257,7 +257,7 @@ def test_a_full_queue_refuses_instead_of_waiting(context, bind, deaf, frame_byte
     queue_frames = max(MIN_QUEUED_FRAMES, queue_bytes // frame_bytes)
     with device(context, bind(), "0", frame_bytes=frame_bytes, queue_bytes=queue_bytes) as sender:
         sender.connect(1, deaf[1])
-        outgoing, accepted = Outgoing(frame_bytes), 0
+        outgoing, accepted = Outgoing(np.zeros(frame_bytes, dtype=np.uint8)), 0
         while sender.send(1, b"h", outgoing):
             accepted += 1
             assert (
@@ -272,7 +272,7 @@ def test_a_neighbour_that_does_not_read_pushes_back_and_loses_nothing(context, b
     sizes = {"frame_bytes": frame_bytes, "queue_bytes": queue_bytes}
     with device(context, bind(), "0", **sizes) as sender, device(context, bind(), "1", **sizes) as receiver:
         sender.connect(1, receiver.address)
-        outgoing, accepted = Outgoing(frame_bytes), 0
+        outgoing, accepted = Outgoing(np.zeros(frame_bytes, dtype=np.uint8)), 0
         refused = 0
         while refused < 20:  # the wire may still be taking in what was queued
             if sender.send(1, b"%d" % accepted, outgoing):

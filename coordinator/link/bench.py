@@ -151,7 +151,7 @@ class _Link:
             receiving.take(attempt, packets, intact, on_time=True)
             air_s += self._spend(batch, part, attempt)
             counted.packets_sent += part.num_packets
-            counted.bits += int(part.packet_bits.sum())
+            counted.bits += part.num_bits
             counted.bit_errors += reception.bit_errors
             if attempt == 0:
                 counted.lost_at_first += int(np.count_nonzero(~receiving.intact))
@@ -169,9 +169,8 @@ class _Link:
 
     def _spend(self, batch: Batch, part: Layout, attempt: int) -> float:
         """Charge both ends for one attempt and its acknowledgement; return their airtime."""
-        access, side_bits = batch.access, batch.layout.num_packets if attempt else 0
-        data_s = access.packets_airtime_s(float(part.packet_bits.sum()), self._radio.modulation)
-        data_s += access.side_airtime_s(side_bits)
+        access, bitmap_bits = batch.access, batch.layout.num_packets if attempt else 0
+        data_s = access.frame_airtime_s(part, self._radio.modulation, bitmap_bits=bitmap_bits)
         self.sender.transmit((RECEIVER,), data_s)
         self.receiver.receive(SENDER, data_s)
         # Where nobody acknowledges, that takes no time.

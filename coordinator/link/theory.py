@@ -143,8 +143,7 @@ def _airtime_s(bench: Bench, frames: list[Batch], loss: Floats, fresh: bool | No
     airtime_s = 0.0
     for batch in frames:
         layout, access = batch.layout, batch.access
-        bits = float(layout.packet_bits.sum())
-        per_frame_s = attempts_mean * access.packets_airtime_s(bits, radio.modulation)
+        per_frame_s = attempts_mean * access.packets_airtime_s(layout.num_bits, radio.modulation)
         per_frame_s += access.side_airtime_s(0) + access.ack_turn_s
         with np.errstate(divide="ignore"):  # what is surely lost
             again = sum(

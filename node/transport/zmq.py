@@ -42,8 +42,8 @@ class Delivery:
 class Outgoing:
     """A payload buffer that ZeroMQ may still be reading."""
 
-    def __init__(self, num_bytes: int) -> None:
-        self.payload: Bytes = np.zeros(num_bytes, dtype=np.uint8)
+    def __init__(self, payload: Bytes) -> None:
+        self.payload = payload
         self._trackers: list[zmq.MessageTracker] = []
 
     @property
@@ -71,7 +71,8 @@ class Buffers:
     def take(self, number: int) -> list[Outgoing]:
         """Return so many different buffers that nobody reads."""
         free = [buffer for buffer in self._buffers if buffer.free][:number]
-        fresh = [Outgoing(self._num_bytes) for _ in range(number - len(free))]
+        missing = number - len(free)
+        fresh = [Outgoing(np.zeros(self._num_bytes, dtype=np.uint8)) for _ in range(missing)]
         self._buffers += fresh
         return free + fresh
 
