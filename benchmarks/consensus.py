@@ -30,7 +30,7 @@ from benchmarks.runs import environment
 from coordinator.drawing import INK, PALE, RUN_STYLES, Dash, dress
 from coordinator.network import Network, lay_out, row
 from node.control import Control
-from node.gossip import Gossip
+from node.exchanges import Exchanges
 from node.mixing import mixing_step
 from node.stopwatch import Stopwatch
 from node.transport.zmq import ZmqTransport
@@ -188,18 +188,18 @@ def _live(
         run_id="consensus", epoch=0, device=device, incarnation=0, experiment=experiment, run_dir=""
     )
     x = torch.zeros(NUM_VALUES)  # so are all copies
-    gossip = Gossip(welcome, start, transport, frame_layout(experiment, NUM_VALUES), x)
+    exchanges = Exchanges(welcome, start, transport, frame_layout(experiment, NUM_VALUES), x)
     rng = stream(experiment.seed, Purpose.PARAMETERS, a=device)
     x += torch.from_numpy(rng.standard_normal(NUM_VALUES, dtype=np.float32))
     quiet, watch, xs, tx_j = Quiet(), Stopwatch(), [x.numpy().copy()], 0.0
     for round_ in range(experiment.rounds):
-        gossip.radio.begin_round()
-        sent = gossip.encode(x, round_)
-        arrived = gossip.exchange(sent, round_, quiet, watch)
+        exchanges.radio.begin_round()
+        sent = exchanges.encode(x, round_)
+        arrived = exchanges.exchange(sent, round_, quiet, watch)
         arrived.mix_(x, sent.xhat, mixing_step(experiment.aggregation, round_))
         xs.append(x.numpy().copy())
-        tx_j += sum(heard.tx_j for heard in gossip.heard.values())
-    return np.array(xs), gossip.radio.air_s, tx_j
+        tx_j += sum(heard.tx_j for heard in exchanges.radio.heard().values())
+    return np.array(xs), exchanges.radio.air_s, tx_j
 
 
 def draw(courses: dict[str, Course], file: Path) -> None:

@@ -16,8 +16,6 @@ from protocol.config import Experiment
 from protocol.errors import RunError
 from protocol.messages import Heard, Report
 
-DEADLINES_PER_ROUND = 2
-"""Of a paced device: one when it has trained, one when the exchange is over."""
 MAX_MISSED = 0.01
 """Share of deadlines that a valid paced run may miss."""
 
@@ -215,7 +213,8 @@ def _modelled(run: History, experiment: Experiment, alive: set[int]) -> Modelled
     """Condense modelled seconds and joules, and judge whether a paced clock was kept."""
     clock = experiment.runtime.clock
     missed = sum(report.deadlines_missed for report in run.reports)
-    set_ = DEADLINES_PER_ROUND * len(run.reports)
+    # One before each exchange, and one when the round is over.
+    set_ = (experiment.aggregation.sweeps + 1) * len(run.reports)
     reason = ""
     if clock == "paced" and missed > MAX_MISSED * set_:
         reason = (

@@ -1,7 +1,7 @@
 """One device, from Hello to Bye; `take_part` holds THE round loop.
 
-Follow one parameter vector x: local SGD moves it, `gossip.encode` turns it into radio packets,
-`gossip.exchange` sends those to every neighbour and brings back the weighted sum of what their
+Follow one parameter vector x: local SGD moves it, `exchanges.encode` turns it into radio packets,
+`exchanges.exchange` sends those to every neighbour and brings back the weighted sum of what their
 packets carried through the air, and `arrived.mix_` mixes that into x, which is the model.
 """
 
@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from node.control import FLUSH_WALL_S, Control, Leave
 from node.data import load, share
-from node.gossip import Gossip
+from node.exchanges import Exchanges
 from node.mixing import mixing_step
 from node.model import FlatModel, build
 from node.pace import Pacer
@@ -54,8 +54,8 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
         start = control.wait_for_start(experiment.runtime.join_wall_s)
         for neighbour in start.neighbours:
             transport.connect(neighbour.device, neighbour.address)
-        gossip = Gossip(welcome, start, transport, layout, model.x)
-        radio, peers = gossip.radio, gossip.peers
+        exchanges = Exchanges(welcome, start, transport, layout, model.x)
+        radio, peers = exchanges.radio, exchanges.peers
         sample = consensus_sample(experiment.seed, layout.num_values)
         watch, pacer = Stopwatch(), Pacer(experiment.runtime)
         x, round_ = model.x, 0
@@ -65,16 +65,17 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                 control.check()
                 radio.begin_round()
                 # Back after a stop, a device that trained at its neighbours' speed would never reach them.
-                trained = None if gossip.is_behind(round_) else trainer.local_sgd()
+                trained = None if exchanges.is_behind(round_) else trainer.local_sgd()
                 watch.lap("train")
                 radio.compute(trained)
-                sent = gossip.encode(x, round_)
-                watch.lap("encode")
-                pacer.hold(radio.air_s, peers, control)
-                watch.lap("pace")
-                arrived = gossip.exchange(sent, round_, control, watch)
-                arrived.mix_(x, sent.xhat, mixing_step(experiment.aggregation, round_))
-                watch.lap("mix")
+                for sweep in range(experiment.aggregation.sweeps):
+                    sent = exchanges.encode(x, round_, sweep)
+                    watch.lap("encode")
+                    pacer.hold(radio.air_s, peers, control)
+                    watch.lap("pace")
+                    arrived = exchanges.exchange(sent, round_, control, watch, sweep=sweep)
+                    arrived.mix_(x, sent.xhat, mixing_step(experiment.aggregation, round_))
+                    watch.lap("mix")
                 pacer.hold(radio.air_s, peers, control)
                 watch.lap("pace")
                 evaluation = trainer.evaluate() if is_evaluated(experiment, round_) else None
@@ -86,7 +87,7 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                     accuracy=evaluation.accuracy if evaluation else None,
                     test_loss=evaluation.loss if evaluation else None,
                     bytes_sent=peers.bytes_sent(),
-                    heard=gossip.heard,
+                    heard=radio.heard(),
                     dropped=peers.dropped(),
                     spent=radio.spent(),
                     deadlines_missed=pacer.missed(),

@@ -18,7 +18,7 @@ import torch
 from node.mixing import Arrived
 from node.peers import Peers, Stamp
 from node.radio import Radio
-from node.scheme import Sent, Tally
+from node.scheme import Sent
 from node.stopwatch import Stopwatch
 from node.transport.zmq import Buffers, Outgoing
 from protocol.access import NORM_BITS, num_blocks
@@ -28,7 +28,6 @@ from protocol.codec import Float32s, Layout, side_bytes
 from protocol.fading import Floats
 from protocol.frame import Kind
 from protocol.ledger import tx_power_w
-from protocol.messages import Heard
 from protocol.streams import Purpose, stream
 
 SILENT, LATE = np.nan, -1.0
@@ -52,6 +51,7 @@ class Analog:
     def __init__(self, peers: Peers, radio: Radio, layout: Layout, arrived: Arrived, x: torch.Tensor) -> None:
         self._peers = peers
         self._radio = radio
+        self._grid = radio.grid
         self._layout = layout
         self._arrived = arrived
         self._knobs = radio.knobs.analog
@@ -75,8 +75,8 @@ class Analog:
         """Neighbours whose copy is in that sum; what changed since a copy that is not means nothing."""
         self._round = 0
         self._x: Float32s = np.empty(0, dtype=np.float32)
-        self._tallies: dict[int, Tally] = {}
-        self._summed = False
+        self._sweep, self._summed = 0, False
+        self._open: list[int] = []
         self._start_air_s = self._end_air_s = 0.0
 
     @staticmethod
@@ -87,10 +87,10 @@ class Analog:
             Kind.SCALE: 4 * blocks,
         }
 
-    def encode(self, x: torch.Tensor, round_: int) -> Sent:
+    def encode(self, x: torch.Tensor, round_: int, sweep: int) -> Sent:
         """Write the amplitudes: x, shape (num_values,), for all, or for each what changed since its copy."""
-        self._x = x.numpy()
-        if self._differences and not self._is_refresh(round_):
+        self._x, self._round, self._sweep = x.numpy(), round_, sweep
+        if self._differences and not self._is_refresh:
             outgoing = dict(zip(self._copies, self._buffers.take(len(self._copies)), strict=True))
             for device, copy in self._copies.items():
                 self._write(outgoing[device], self._x, copy)
@@ -99,31 +99,32 @@ class Analog:
         self._write(common, self._x)
         return Sent(dict.fromkeys(self._peers.neighbours, common), None)
 
-    def begin(self, sent: Sent, round_: int) -> None:
+    def begin(self, sent: Sent, round_: int, sweep: int) -> None:
         """Send this device's frame to every neighbour, and await theirs and how they scaled it."""
-        self._round, self._summed = round_, False
-        self._tallies = {device: Tally() for device in self._peers.neighbours}
-        refresh = self._is_refresh(round_)
-        self._peers.begin(
-            round_, [(Kind.PARAMETERS, 0)] if refresh else [(Kind.PARAMETERS, 0), (Kind.SCALE, 0)]
-        )
+        self._summed, self._open = False, list(self._peers.neighbours)
+        refresh, inbox = self._is_refresh, self._peers.inbox
+        inbox.begin(round_, sweep)
+        inbox.await_(self._peers.neighbours, Kind.PARAMETERS, part=sweep)
+        if not refresh:
+            inbox.await_(self._peers.neighbours, Kind.SCALE, part=sweep)
         ready_air_s = self._start_air_s = self._end_air_s = self._radio.air_s
         reached = []
         if refresh and sent.outgoing:
-            self._start_air_s = self._radio.access.data_start_s(ready_air_s, self._radio.slot, 0)
+            self._start_air_s = self._grid.access.data_start_s(ready_air_s, self._grid.slot, 0)
             self._radio.ledger.wait_for_slot(ready_air_s, self._start_air_s)
             self._end_air_s = self._start_air_s + self._refresh_s()
         for device, outgoing in sent.outgoing.items():
-            if self._peers.send((device,), Kind.PARAMETERS, outgoing, Stamp(self._start_air_s)):
-                self._tallies[device].packets_sent = self._layout.num_packets
+            tally = self._radio.tally(device)
+            if self._peers.send((device,), Kind.PARAMETERS, outgoing, Stamp(self._start_air_s, sweep)):
+                tally.packets_sent += self._layout.num_packets
                 reached.append(device)
                 if refresh:
                     np.copyto(self._copies[device], self._x)
         if refresh and reached:
             self._radio.ledger.transmit(reached, self._refresh_airtime_s())
 
-    def hear(self, watch: Stopwatch) -> None:
-        """Sum the frames once none is missing any more, and take in how the neighbours scaled this one's."""
+    def advance(self, watch: Stopwatch) -> bool:
+        """Sum the frames once none is missing, then take in how each neighbour scaled this device's."""
         inbox = self._peers.inbox
         if not self._summed and not any(
             inbox.may_come(device, Kind.PARAMETERS) for device in self._peers.neighbours
@@ -131,30 +132,27 @@ class Analog:
             self._summed = True
             arrivals = self._arrivals()
             watch.lap("decode")
-            if self._is_refresh(self._round):
+            if self._is_refresh:
                 self._take_refresh(arrivals)
             else:
                 self._take_sum(arrivals)
             watch.lap("air")
-
-    def is_open(self, device: int) -> bool:
-        """Say whether the sum is not taken yet, or frames of a neighbour may still come."""
-        return not self._summed or self._peers.inbox.may_come(device)
-
-    def close(self, device: int) -> Heard:
-        """Take in how a neighbour scaled this device's signal, and write down what became of its own."""
-        scale = self._peers.inbox.get(device, Kind.SCALE)
-        if scale is not None:
-            self._take_scale(device, scale.payload.view("<f4"), scale.header.air_s)
-        return self._tallies[device].heard(self._radio.ledger.account(device))
+        while self._summed and self._open and not inbox.may_come(self._open[0]):
+            device = self._open.pop(0)
+            scale = inbox.get(device, Kind.SCALE, part=self._sweep)
+            if scale is not None:
+                self._take_scale(device, scale.payload.view("<f4"), scale.header.air_s)
+        return not self._open and self._summed
 
     def end(self) -> float:
         """Return when the last sum that this device takes part in is over."""
         return self._end_air_s
 
-    def _is_refresh(self, round_: int) -> bool:
-        every = self._knobs.refresh_rounds
-        return self._differences and every > 0 and (round_ + 1) % every == 0
+    @property
+    def _is_refresh(self) -> bool:
+        """Whether this sweep is the last one of a round that ends with a refresh."""
+        every, last = self._knobs.refresh_rounds, self._radio.experiment.aggregation.sweeps - 1
+        return self._differences and every > 0 and (self._round + 1) % every == 0 and self._sweep == last
 
     def _write(self, outgoing: Outgoing, x: Float32s, copy: Float32s | None = None) -> None:
         """Write the amplitudes x, or x - copy, and the energy of their blocks before them."""
@@ -169,10 +167,10 @@ class Analog:
     def _arrivals(self) -> dict[int, _Arrival]:
         side, found = side_bytes(4 * self._num_blocks), {}
         for device in self._peers.neighbours:
-            frame = self._peers.inbox.get(device, Kind.PARAMETERS)
+            frame = self._peers.inbox.get(device, Kind.PARAMETERS, part=self._sweep)
             if frame is None:
                 dead = self._peers.inbox.is_dead(device)
-                self._tallies[device].missing = "dead" if dead else "wall"
+                self._radio.tally(device).missing = "dead" if dead else "wall"
                 continue
             norms = frame.payload[: 4 * self._num_blocks].view("<f4").astype(np.float64)
             found[device] = _Arrival(frame.payload[side:].view("<f4"), norms, frame.header.air_s)
@@ -180,7 +178,7 @@ class Analog:
 
     def _take_sum(self, arrivals: dict[int, _Arrival]) -> None:
         """Let the neighbours' signals add up at this antenna, and tell each how it was scaled."""
-        access = self._radio.access
+        access = self._grid.access
         deadline_air_s = self._start_air_s + self._radio.experiment.aggregation.round_deadline_air_s
         starts = {device: self._slot_start_s(a.air_s, device) for device, a in arrivals.items()}
         on_time = {d: s for d, s in starts.items() if s + access.data_turn_s <= deadline_air_s}
@@ -198,8 +196,9 @@ class Analog:
             for device in group:
                 self._tell_scale(device, shares[device], on_time[device])
         for device in arrivals.keys() - on_time.keys():
-            self._tallies[device].missing = "air"
-            self._tallies[device].packets_lost = self._layout.num_packets
+            tally = self._radio.tally(device)
+            tally.missing = "air"
+            tally.packets_lost += self._layout.num_packets
             self._tell_scale(device, np.full(self._num_blocks, LATE), self._start_air_s)
         if on_time:
             self._end_air_s = max(self._end_air_s, max(on_time.values()) + access.data_turn_s)
@@ -221,9 +220,8 @@ class Analog:
         Returns the share of its power that each block of each sender was given, shape (num_blocks,).
         """
         me, seed = self._peers.device, self._radio.experiment.seed
-        noise = stream(
-            seed, Purpose.ANALOG_NOISE, round_=self._round, a=me, b=0 if self._over_the_air else 1 + group[0]
-        )
+        sender = 0 if self._over_the_air else 1 + group[0]
+        noise = stream(seed, Purpose.ANALOG_NOISE, round_=self._round, attempt=self._sweep, a=me, b=sender)
         errors = {device: self._gain_errors(device) for device in group}
         snr = {d: 10 ** (self._radio.links[d].mean_snr_db(self._round) / 10) for d in group}
         shares = {device: np.full(self._num_blocks, SILENT) for device in group}
@@ -256,29 +254,29 @@ class Analog:
                 shares[device][block] = share
             for device in group:
                 if device not in loud:
-                    self._tallies[device].packets_lost += len(m[packets])
+                    self._radio.tally(device).packets_lost += len(m[packets])
         # The sum once, and the norms of each who sends.
-        symbols_s = self._radio.access.symbols_airtime_s(self._layout.num_values)
+        symbols_s = self._grid.access.symbols_airtime_s(self._layout.num_values)
         listened_s = symbols_s + len(group) * self._norms_s()
         for device in group:
-            self._tallies[device].attempts = 1
+            self._radio.tally(device).attempts += 1
             self._radio.ledger.receive(device, listened_s / len(group))
         return shares
 
     def _turn(self, device: int) -> int:
         """Which part of this device's slot a neighbour sends in: over the air, all of it."""
-        return 0 if self._over_the_air else self._radio.turns[device]
+        return 0 if self._over_the_air else self._grid.turns[device]
 
     def _slot_start_s(self, ready_air_s: float, device: int) -> float:
-        return self._radio.access.data_start_s(ready_air_s, self._radio.slot, self._turn(device))
+        return self._grid.access.data_start_s(ready_air_s, self._grid.slot, self._turn(device))
 
     def _last_start_s(self, deadline_air_s: float, device: int) -> float:
-        access = self._radio.access
+        access = self._grid.access
         latest_air_s = deadline_air_s - access.data_turn_s
-        return access.last_data_start_s(latest_air_s, self._radio.slot, self._turn(device))
+        return access.last_data_start_s(latest_air_s, self._grid.slot, self._turn(device))
 
     def _gains(self, device: int) -> Floats:
-        mine = Transmission(self._round, device, self._radio.slot, self._turn(device))
+        mine = Transmission(self._round, device, self._grid.slot, self._turn(device), part=self._sweep)
         return self._radio.links[device].block_gains(mine, self._num_blocks)
 
     def _gain_errors(self, device: int) -> np.ndarray[tuple[int], np.dtype[np.complex128]]:
@@ -286,17 +284,17 @@ class Analog:
         if not variance:
             return np.zeros(self._num_blocks, dtype=np.complex128)
         seed, me = self._radio.experiment.seed, self._peers.device
-        rng = stream(seed, Purpose.GAIN_ERROR, round_=self._round, a=device, b=me)
+        rng = stream(seed, Purpose.GAIN_ERROR, round_=self._round, attempt=self._sweep, a=device, b=me)
         normals = rng.standard_normal((self._num_blocks, 2)) * sqrt(variance / 2)
         return normals[:, 0] + 1j * normals[:, 1]
 
     def _tell_scale(self, device: int, shares: Floats, start_air_s: float) -> None:
         outgoing = Outgoing(shares.astype("<f4").view(np.uint8))
-        self._peers.send((device,), Kind.SCALE, outgoing, Stamp(start_air_s))
+        self._peers.send((device,), Kind.SCALE, outgoing, Stamp(start_air_s, self._sweep))
 
     def _take_scale(self, device: int, shares: Float32s, start_air_s: float) -> None:
         """Charge what this device's signal really took, and move the copies that the neighbour moved."""
-        access = self._radio.access
+        access = self._grid.access
         heard = np.isfinite(shares) & (shares >= 0)
         if heard.any():
             sizes = np.full(self._num_blocks, self._block_values)
@@ -317,14 +315,14 @@ class Analog:
                 copy[values] = self._x[values]
 
     def _norms_s(self) -> float:
-        return self._radio.access.side_airtime_s(NORM_BITS * self._num_blocks)
+        return self._grid.access.side_airtime_s(NORM_BITS * self._num_blocks)
 
     def _refresh_airtime_s(self) -> float:
-        return self._radio.access.side_airtime_s(VALUE_BITS * self._layout.num_values)
+        return self._grid.access.side_airtime_s(VALUE_BITS * self._layout.num_values)
 
     def _refresh_s(self) -> float:
         """Time from the start to the end of a refresh, over as many slots of this device as it takes."""
-        access, airtime_s = self._radio.access, self._refresh_airtime_s()
+        access, airtime_s = self._grid.access, self._refresh_airtime_s()
         if not access.num_slots:
             return airtime_s
         slot_s = access.data_turns * access.data_turn_s
@@ -344,10 +342,10 @@ class Analog:
             if device in weights:
                 self._sum_of_copies += weights[device] * arrival.values
             else:
-                self._tallies[device].packets_lost = self._layout.num_packets
+                self._radio.tally(device).packets_lost += self._layout.num_packets
             self._radio.ledger.receive(device, self._refresh_airtime_s())
             self._end_air_s = max(self._end_air_s, arrival.air_s + self._refresh_s())
-            self._tallies[device].attempts = 1
+            self._radio.tally(device).attempts += 1
         self._mass = np.float32(sum(weights.values()))
         s, m = self._arrived.deliver()
         s[:] = self._sum_of_copies

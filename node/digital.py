@@ -1,21 +1,20 @@
 """The digital radio of one device: packets with checksums, bit errors, and repeats of what got lost.
 
-A round is one frame of parameters to every neighbour, an acknowledgement bitmap for every frame heard
-(unless nobody needs one), and with ARQ further frames that hold only the packets still missing. The air
-is applied where a frame is received.
+A frame of packets goes out to some neighbours (`Outbound`) or comes in from one (`Inbound`), attempt
+after attempt. It is answered by bitmaps of what arrived (unless nobody needs them), and with ARQ further
+attempts hold only the packets still missing. The air is applied where a frame is received. Who sends
+what to whom, and what becomes of it, is up to those who use this radio.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
-from node.mixing import Arrived
 from node.peers import Peers, Stamp
-from node.radio import Radio
-from node.scheme import Sent, Tally
+from node.radio import Grid, Radio
 from node.stopwatch import Stopwatch
-from node.transport.zmq import Buffers, Outgoing
+from node.transport.zmq import Outgoing
 from protocol.air import Transmission, cross, meets_target
 from protocol.arq import Receiving, Repeat, Sending
 from protocol.channel import Counts, Mask, Reception
@@ -25,247 +24,260 @@ from protocol.codec import (
     Layout,
     Selection,
     decode,
-    encode,
     finite_packets,
     select,
     selected,
+    side_bytes,
 )
 from protocol.frame import FLAG_FINAL, MODULATION_OF, Header, Kind
-from protocol.messages import Heard
 from protocol.modulation import permitted
 from protocol.radio import Modulation
-from protocol.streams import Purpose, stream
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one frame is like: its part of the round, its packets, and how much side information it has.
+
+    Side information lies before the packets and is taken as error-free.
+    """
+
+    part: int
+    layout: Layout
+    side_bits: int = 0
+
+    @property
+    def side_bytes(self) -> int:
+        """Bytes before the packets."""
+        return side_bytes(-(-self.side_bits // 8))
 
 
 @dataclass
-class _Hearing:
-    """One neighbour's frame of this round, attempt after attempt."""
+class Outbound:
+    """One frame of this device's on its way to some neighbours."""
 
+    shape: Shape
+    outgoing: Outgoing
+    turns: Mapping[int, int]
+    """Which turn of this device's slot each receiver is reached in; one turn is one transmission."""
+    sending: Sending
+    start_air_s: float
+
+
+@dataclass
+class Inbound:
+    """One neighbour's frame on its way here."""
+
+    shape: Shape
+    device: int
+    turn: int
+    """Of its sender's slot."""
+    deadline_air_s: float
+    own: Float32s
+    """This device's own numbers, which take the places of those that cannot be."""
     receiving: Receiving
-    tally: Tally
+    end_air_s: float
+    """When the last of it had come, or the deadline if that was before."""
+    side: Bytes = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
     pieces: list[tuple[Float32s, Selection | None, Mask]] = field(default_factory=list)
     """Numbers as they came (Selection: of these packets only), and which packets of them to use."""
+    closed: bool = False
+
+    @property
+    def heard(self) -> bool:
+        """Say whether anything of it came."""
+        return self.receiving.attempt >= 0
 
 
 class Digital:
-    """The digital scheme, and with `radio.scheme = "ideal"` the same without an air."""
+    """The digital radio, and with `radio.scheme = "ideal"` the same without an air."""
 
-    def __init__(self, peers: Peers, radio: Radio, layout: Layout, arrived: Arrived) -> None:
+    def __init__(self, peers: Peers, radio: Radio) -> None:
         self._peers = peers
         self._radio = radio
-        self._layout = layout
-        self._arrived = arrived
         self._knobs = radio.knobs
         self._ideal = radio.knobs.scheme == "ideal"
-        self._buffers = Buffers(layout.payload_bytes)
-        self._lossless = layout.kind == "float32"
-        self._payload: Bytes = np.empty(0, dtype=np.uint8)
-        self._own: Float32s = np.empty(0, dtype=np.float32)
-        self._hearings: dict[int, _Hearing] = {}
-        self._sending = Sending((), max_attempts=1, together=True)
-        self._start_air_s = self._end_air_s = 0.0
-        self._closed: set[int] = set()
+        self._grid = radio.grid
+        self._answered = False
+        self._outbounds: list[Outbound] = []
+        self._inbounds: list[Inbound] = []
+        self._free_air_s: dict[int, float] = {}
+        """When each turn of this device's slot is free again."""
+        self.end_air_s = 0.0
+        """When all that this device sent and waited for is through."""
 
-    @staticmethod
-    def payload_bytes(layout: Layout) -> dict[Kind, int]:
-        """Bytes of the payload of each kind of frame."""
-        return {Kind.PARAMETERS: layout.payload_bytes, Kind.ACK: -(-layout.num_packets // 8)}
+    def begin(self, round_: int, sweep: int, grid: Grid, *, answered: bool) -> None:
+        """Enter an exchange, in which receivers answer frames or do not; nothing is on its way yet."""
+        self._peers.inbox.begin(round_, sweep)
+        self._grid, self._answered = grid, answered
+        self._outbounds, self._inbounds, self._free_air_s = [], [], {}
+        self.end_air_s = self._radio.air_s
 
-    def encode(self, x: torch.Tensor, round_: int) -> Sent:
-        """Turn the parameters x, shape (num_values,), into radio packets, once for all neighbours."""
-        [outgoing] = self._buffers.take(1)
-        rounding = None
-        if self._layout.kind == "int8":
-            seed = self._radio.experiment.seed
-            rounding = stream(seed, Purpose.QUANTISATION, round_=round_, a=self._peers.device)
-        encode(x.numpy(), self._layout, outgoing.payload, rounding)
-        self._own = x.numpy() if self._lossless else decode(outgoing.payload, self._layout)
-        xhat = None if self._lossless else torch.from_numpy(self._own)
-        return Sent(dict.fromkeys(self._peers.neighbours, outgoing), xhat)
-
-    def begin(self, sent: Sent, round_: int) -> None:
-        """Send the whole frame to every neighbour, and await theirs and their answers."""
-        neighbours = tuple(self._peers.neighbours)
-        answered = self._knobs.acknowledged
-        self._peers.begin(
-            round_, [(Kind.PARAMETERS, 0), (Kind.ACK, 0)] if answered else [(Kind.PARAMETERS, 0)]
+    def send(
+        self, shape: Shape, outgoing: Outgoing, turns: Mapping[int, int], *, ready_air_s: float
+    ) -> Outbound:
+        """Send a frame to neighbours, each in its turn of this device's slot, not before ready_air_s."""
+        together = self._knobs.cast == "broadcast"
+        sending = Sending(
+            turns if self._answered else (), max_attempts=self._knobs.attempts, together=together
         )
-        self._arrived.clear_()
-        self._closed = set()
-        attempts = self._knobs.attempts
-        self._hearings = {
-            device: _Hearing(Receiving(self._layout.num_packets, max_attempts=attempts), Tally())
-            for device in neighbours
-        }
-        self._sending = Sending(
-            neighbours if answered else (), max_attempts=attempts, together=self._knobs.cast == "broadcast"
-        )
-        ready_air_s = self._start_air_s = self._end_air_s = self._radio.air_s
-        if not neighbours:
-            return
-        outgoing = sent.outgoing[neighbours[0]]
-        self._payload = outgoing.payload
+        outbound = Outbound(shape, outgoing, turns, sending, ready_air_s)
+        self._outbounds.append(outbound)
+        groups = [tuple(turns)] if together else [(device,) for device in turns]
         starts = []
-        for group in self._groups(neighbours):
-            start_air_s, reached = self._transmit(group, outgoing, self._layout, 0, ready_air_s)
+        for group in groups:
+            start_air_s, reached = self._transmit(outbound, shape, outgoing, group, 0, ready_air_s)
             starts.append(start_air_s)
             for device in reached:
-                self._hearings[device].tally.packets_sent = self._layout.num_packets
-        self._start_air_s = min(starts)
+                self._radio.tally(device).packets_sent += shape.layout.num_packets
+        if self._answered:
+            self._peers.inbox.await_(turns, Kind.ACK, part=shape.part)
+        outbound.start_air_s = min(starts)
+        return outbound
+
+    def listen(
+        self, shape: Shape, device: int, own: Float32s, *, turn: int, deadline_air_s: float
+    ) -> Inbound:
+        """Await a neighbour's frame, sent in a turn of its slot; it counts if it comes by the deadline."""
+        receiving = Receiving(shape.layout.num_packets, max_attempts=self._knobs.attempts)
+        inbound = Inbound(shape, device, turn, deadline_air_s, own, receiving, self._radio.air_s)
+        self._inbounds.append(inbound)
+        self._peers.inbox.await_((device,), Kind.PARAMETERS, part=shape.part)
+        return inbound
 
     def hear(self, watch: Stopwatch) -> None:
         """Pass every frame that came in through the air, answer it, and repeat what was asked for."""
-        for device in self._peers.neighbours:
-            if device in self._closed:  # back after this round had closed without it
-                continue
-            while self._hear_frame(device, watch):
+        for inbound in self._inbounds:
+            while not inbound.closed and self._hear_frame(inbound, watch):  # closed: back after that
                 pass
-            if self._knobs.acknowledged:
-                self._hear_answer(device)
-        for repeat in self._sending.repeats() if self._knobs.acknowledged else ():
-            self._repeat(repeat)
-            watch.lap("send")
+        for outbound in self._outbounds if self._answered else ():
+            for device in outbound.turns:
+                self._hear_answer(outbound, device)
+            for repeat in outbound.sending.repeats():
+                self._repeat(outbound, repeat)
+                watch.lap("send")
 
-    def is_open(self, device: int) -> bool:
-        """Say whether frames are awaited of a neighbour, or it may yet be sent something again."""
-        return self._peers.inbox.may_come(device) or self._sending.wants(device)
+    def is_coming(self, inbound: Inbound) -> bool:
+        """Say whether more may come of a neighbour's frame."""
+        return self._peers.inbox.may_come(inbound.device, Kind.PARAMETERS, inbound.shape.part)
 
-    def close(self, device: int) -> Heard:
-        """Add the packets that count, and write down what became of the others."""
-        self._closed.add(device)
-        hearing = self._hearings[device]
-        mixed = hearing.receiving.intact if hearing.receiving.attempt >= 0 else None
-        if mixed is not None and self._knobs.acknowledged and self._knobs.symmetric:
-            theirs = self._sending.got(device)
-            mixed = None if theirs is None else mixed & theirs
-        tally = hearing.tally
-        if mixed is None:
-            tally.missing = "dead" if self._peers.inbox.is_dead(device) else "wall"
-        else:
-            weight = self._peers.neighbours[device].weight
-            for x, selection, fresh in hearing.pieces:
-                if selection is None:
-                    counted = fresh & mixed
-                    if counted.any():
-                        self._arrived.add_(x, weight, counted)
-                elif (counted := fresh & mixed[selection.packets]).any():
-                    self._arrived.add_selection_(x, weight, selection, counted)
-            late = hearing.receiving.late and hearing.receiving.attempt == 0
-            tally.missing = "air" if late else ""  # a late repeat leaves what came before it
-            tally.packets_lost = self._layout.num_packets - int(np.count_nonzero(mixed))
-        return tally.heard(self._radio.ledger.account(device))
-
-    def end(self) -> float:
-        """Return when all that this device sent and waited for is through."""
-        return self._end_air_s
-
-    def _groups(self, devices: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """Who is reached by one transmission."""
-        return [devices] if self._knobs.cast == "broadcast" else [(device,) for device in devices]
+    def is_going(self, outbound: Outbound, device: int) -> bool:
+        """Say whether a neighbour may yet answer a frame, or be sent something of it again."""
+        return outbound.sending.wants(device) or self._peers.inbox.may_come(
+            device, Kind.ACK, outbound.shape.part
+        )
 
     def _transmit(
-        self, group: tuple[int, ...], outgoing: Outgoing, layout: Layout, attempt: int, ready_air_s: float
+        self,
+        outbound: Outbound,
+        shape: Shape,
+        outgoing: Outgoing,
+        group: tuple[int, ...],
+        attempt: int,
+        ready_air_s: float,
     ) -> tuple[float, list[int]]:
         """Put one transmission on the air; return when it began and who could be reached."""
-        access = self._radio.access
-        turn = 0 if self._knobs.cast == "broadcast" else self._radio.turns[group[0]]
-        modulation = self._choose(group, layout, attempt, turn)
-        start_air_s = access.data_start_s(ready_air_s, self._radio.slot, turn)
-        stamp = Stamp(start_air_s, attempt, modulation)
+        turn = outbound.turns[group[0]]
+        modulation = self._choose(group, shape, turn, attempt)
+        ready_air_s = max(ready_air_s, self._free_air_s.get(turn, 0.0))
+        start_air_s = self._grid.access.data_start_s(ready_air_s, self._grid.slot, turn)
+        stamp = Stamp(start_air_s, shape.part, attempt, modulation)
         reached = self._peers.send(group, Kind.PARAMETERS, outgoing, stamp)
-        airtime_s = self._airtime_s(layout, modulation, attempt)
+        airtime_s = self._airtime_s(shape, modulation)
         if reached and not self._ideal:
             self._radio.ledger.wait_for_slot(ready_air_s, start_air_s)
             self._radio.ledger.transmit(reached, airtime_s, start_air_s=start_air_s)
-        self._end_air_s = max(self._end_air_s, start_air_s + airtime_s)
+        self._free_air_s[turn] = start_air_s + airtime_s
+        self.end_air_s = max(self.end_air_s, start_air_s + airtime_s)
         return start_air_s, reached
 
-    def _airtime_s(self, layout: Layout, modulation: Modulation, attempt: int) -> float:
-        """Airtime of a transmission; a repeat says by a bitmap which packets of the whole frame it holds."""
-        bitmap_bits = self._layout.num_packets if attempt else 0
-        return self._radio.access.frame_airtime_s(layout, modulation, bitmap_bits=bitmap_bits)
+    def _airtime_s(self, shape: Shape, modulation: Modulation) -> float:
+        return self._grid.access.frame_airtime_s(shape.layout, modulation, side_bits=shape.side_bits)
 
-    def _choose(self, group: tuple[int, ...], layout: Layout, attempt: int, turn: int) -> Modulation:
+    def _choose(self, group: tuple[int, ...], shape: Shape, turn: int, attempt: int) -> Modulation:
         """Choose the highest modulation that meets the target at every receiver, or the most robust one."""
         slowest, *faster = permitted(self._knobs)
+        round_, me, slot = self._peers.inbox.round, self._peers.device, self._grid.slot
         for modulation in reversed(faster):
-            mine = Transmission(
-                self._peers.inbox.round, self._peers.device, self._radio.slot, turn, attempt, modulation
-            )
-            table = self._radio.tables.get(modulation)
-            packet_bits = int(layout.packet_bits[0])
-            if all(
-                meets_target(
-                    self._knobs, modulation, self._radio.links[device].snr(mine, layout), packet_bits, table
-                )
-                for device in group
-            ):
+            mine = Transmission(round_, me, slot, turn, attempt, modulation, shape.part)
+            table, packet_bits = self._radio.tables.get(modulation), int(shape.layout.packet_bits[0])
+            snrs = [self._radio.links[d].snr(mine, shape.layout, self._grid.access) for d in group]
+            if all(meets_target(self._knobs, modulation, snr, packet_bits, table) for snr in snrs):
                 return modulation
         return slowest
 
-    def _hear_frame(self, device: int, watch: Stopwatch) -> bool:
+    def _hear_frame(self, inbound: Inbound, watch: Stopwatch) -> bool:
         """Take in the next attempt of a neighbour's frame; False if it is not there."""
-        hearing = self._hearings[device]
-        receiving, tally = hearing.receiving, hearing.tally
+        receiving, tally, part = inbound.receiving, self._radio.tally(inbound.device), inbound.shape.part
         attempt = receiving.attempt + 1
-        frame = self._peers.inbox.get(device, Kind.PARAMETERS, attempt)
+        frame = self._peers.inbox.get(inbound.device, Kind.PARAMETERS, part=part, attempt=attempt)
         if frame is None or (attempt and receiving.complete):
             return False
-        header = frame.header
-        selection = selected(frame.payload, self._layout) if attempt else None
-        layout, payload = (
-            (self._layout, frame.payload) if selection is None else (selection.layout, selection.payload)
-        )
-        packets: Counts | slice = slice(None) if selection is None else selection.packets
-        reception, arrival_air_s = self._cross(device, header, payload, layout)
+        packets: Counts | slice
+        if attempt:
+            selection = selected(frame.payload, inbound.shape.layout)
+            payload, packets = selection.payload, selection.packets
+            shape = Shape(part, selection.layout, side_bits=inbound.shape.layout.num_packets)
+        else:
+            selection, shape, packets = None, inbound.shape, slice(None)
+            inbound.side, payload = frame.payload[: shape.side_bytes], frame.payload[shape.side_bytes :]
+        reception, arrival_air_s = self._cross(inbound, frame.header, payload, shape)
         watch.lap("air")
-        deadline_air_s = self._start_air_s + self._radio.experiment.aggregation.round_deadline_air_s
-        on_time = arrival_air_s <= deadline_air_s
-        x = decode(payload, layout)
+        on_time = arrival_air_s <= inbound.deadline_air_s
+        x = decode(payload, shape.layout)
         fresh = receiving.take(
-            attempt, packets, reception.intact & finite_packets(x, layout), on_time=on_time
+            attempt, packets, reception.intact & finite_packets(x, shape.layout), on_time=on_time
         )
-        hearing.pieces.append((x, selection, fresh))
+        inbound.pieces.append((x, selection, fresh))
         if receiving.complete and on_time:
             for bad in reception.bad:
-                self._accept(hearing, bad, packets)
+                self._accept(inbound, bad, packets)
         tally.attempts += 1
         tally.packets_corrupted += int(np.count_nonzero(~reception.intact))
         tally.bit_errors += reception.bit_errors
-        self._end_air_s = max(self._end_air_s, min(arrival_air_s, deadline_air_s))
+        inbound.end_air_s = min(arrival_air_s, inbound.deadline_air_s)
+        self.end_air_s = max(self.end_air_s, inbound.end_air_s)
         if not receiving.complete:
-            self._peers.inbox.await_also(device, Kind.PARAMETERS, attempt + 1)
+            self._peers.inbox.await_((inbound.device,), Kind.PARAMETERS, part=part, attempt=attempt + 1)
         watch.lap("decode")
-        if self._knobs.acknowledged:
-            answered_air_s = self._answer(device, receiving, arrival_air_s)
+        if self._answered:
+            answered_air_s = self._answer(inbound, arrival_air_s)
             if on_time:  # what came too late is refused after the round has ended
-                self._end_air_s = max(self._end_air_s, answered_air_s)
+                self.end_air_s = max(self.end_air_s, answered_air_s)
             watch.lap("send")
         return True
 
-    def _cross(self, device: int, header: Header, payload: Bytes, layout: Layout) -> tuple[Reception, float]:
+    def _cross(
+        self, inbound: Inbound, header: Header, payload: Bytes, shape: Shape
+    ) -> tuple[Reception, float]:
         """Let a frame cross the air; return what came of it and when it had arrived."""
         if self._ideal:
-            return Reception(np.ones(layout.num_packets, dtype=np.bool_), 0), header.air_s
-        neighbour = self._peers.neighbours[device]
+            return Reception(np.ones(shape.layout.num_packets, dtype=np.bool_), 0), header.air_s
         modulation = MODULATION_OF[header.modulation]
-        turn = 0 if self._knobs.cast == "broadcast" else neighbour.turn
-        theirs = Transmission(header.round, device, neighbour.slot, turn, header.attempt, modulation)
+        slot = self._peers.neighbours[inbound.device].slot
+        theirs = Transmission(
+            header.round,
+            inbound.device,
+            slot,
+            inbound.turn,
+            header.attempt,
+            modulation,
+            header.part,
+        )
         reception = cross(
             payload,
-            layout,
+            shape.layout,
             self._knobs,
-            self._radio.links[device].snr(theirs, layout),
+            self._radio.links[inbound.device].snr(theirs, shape.layout, self._grid.access),
             theirs,
             seed=self._radio.experiment.seed,
             receiver=self._peers.device,
             table=self._radio.tables.get(modulation),
         )
-        airtime_s = self._airtime_s(layout, modulation, header.attempt)
-        self._radio.ledger.receive(device, airtime_s)
+        airtime_s = self._airtime_s(shape, modulation)
+        self._radio.ledger.receive(inbound.device, airtime_s)
         return reception, header.air_s + airtime_s
 
-    def _accept(self, hearing: _Hearing, bad: Selection, packets: Counts | slice) -> None:
+    def _accept(self, inbound: Inbound, bad: Selection, packets: Counts | slice) -> None:
         """Take packets that stay bad with their flipped bits; impossible numbers count as erased.
 
         A number is erased by putting this device's own in its place, which leaves the weight with it.
@@ -276,46 +288,51 @@ class Digital:
         with np.errstate(invalid="ignore"):
             impossible = ~(np.abs(x) <= self._knobs.max_abs_value)
         if impossible.any():
-            starts = [self._own[self._layout.values(int(packet))] for packet in which]
+            starts = [inbound.own[inbound.shape.layout.values(int(packet))] for packet in which]
             x[impossible] = np.concatenate(starts)[impossible]
-        fresh = ~hearing.receiving.intact[which]
-        hearing.receiving.intact[which] = True
-        hearing.pieces.append((x, wanted, fresh))
+        fresh = ~inbound.receiving.intact[which]
+        inbound.receiving.intact[which] = True
+        inbound.pieces.append((x, wanted, fresh))
 
-    def _answer(self, device: int, receiving: Receiving, arrival_air_s: float) -> float:
+    def _answer(self, inbound: Inbound, arrival_air_s: float) -> float:
         """Tell a neighbour which of its packets are here by now; return when that is through."""
-        access = self._radio.access
+        access, receiving, device = self._grid.access, inbound.receiving, inbound.device
         bitmap = Outgoing(np.packbits(receiving.intact))
-        start_air_s = access.ack_start_s(arrival_air_s, self._radio.slot, self._radio.turns[device])
-        stamp = Stamp(start_air_s, receiving.attempt, final=receiving.complete)
+        start_air_s = access.ack_start_s(arrival_air_s, self._grid.slot, self._grid.turns[device])
+        stamp = Stamp(start_air_s, inbound.shape.part, receiving.attempt, final=receiving.complete)
         if self._peers.send((device,), Kind.ACK, bitmap, stamp):
             self._radio.ledger.transmit((device,), access.ack_turn_s, start_air_s=start_air_s)
         return start_air_s + access.ack_turn_s
 
-    def _hear_answer(self, device: int) -> None:
-        attempt = self._sending.unanswered(device)
+    def _hear_answer(self, outbound: Outbound, device: int) -> None:
+        sending, part = outbound.sending, outbound.shape.part
+        attempt = sending.unanswered(device)
         if attempt is None:
             return
-        frame = self._peers.inbox.get(device, Kind.ACK, attempt)
+        frame = self._peers.inbox.get(device, Kind.ACK, part=part, attempt=attempt)
         if frame is None:
-            if not self._peers.inbox.may_come(device, Kind.ACK):
-                self._sending.give_up(device)  # or whoever still misses something would wait for it
+            if not self._peers.inbox.may_come(device, Kind.ACK, part):
+                sending.give_up(device)  # or whoever still misses something would wait for it
             return
-        arrival_air_s = frame.header.air_s + self._radio.access.ack_turn_s
-        got = np.unpackbits(frame.payload, count=self._layout.num_packets).view(np.bool_)
+        arrival_air_s = frame.header.air_s + self._grid.access.ack_turn_s
+        got = np.unpackbits(frame.payload, count=outbound.shape.layout.num_packets).view(np.bool_)
         final = bool(frame.header.flags & FLAG_FINAL) or bool(got.all())
-        self._sending.answer(device, got, final=final, air_s=arrival_air_s)
-        self._radio.ledger.receive(device, self._radio.access.ack_turn_s)
-        self._end_air_s = max(self._end_air_s, arrival_air_s)
+        sending.answer(device, got, final=final, air_s=arrival_air_s)
+        self._radio.ledger.receive(device, self._grid.access.ack_turn_s)
+        self.end_air_s = max(self.end_air_s, arrival_air_s)
 
-    def _repeat(self, repeat: Repeat) -> None:
+    def _repeat(self, outbound: Outbound, repeat: Repeat) -> None:
         """Send packets again, for whoever misses some of them."""
-        outgoing = Outgoing(select(self._payload, self._layout, repeat.packets))
-        layout = self._layout.of(repeat.packets)
-        _, reached = self._transmit(repeat.receivers, outgoing, layout, repeat.attempt, repeat.ready_air_s)
+        whole = outbound.shape
+        payload = outbound.outgoing.payload[whole.side_bytes :]
+        outgoing = Outgoing(select(payload, whole.layout, repeat.packets))
+        shape = Shape(whole.part, whole.layout.of(repeat.packets), side_bits=whole.layout.num_packets)
+        _, reached = self._transmit(
+            outbound, shape, outgoing, repeat.receivers, repeat.attempt, repeat.ready_air_s
+        )
         for device in repeat.receivers:
             if device in reached:
-                self._hearings[device].tally.packets_resent += len(repeat.packets)
-                self._peers.inbox.await_also(device, Kind.ACK, repeat.attempt)
+                self._radio.tally(device).packets_resent += len(repeat.packets)
+                self._peers.inbox.await_((device,), Kind.ACK, part=whole.part, attempt=repeat.attempt)
             else:
-                self._sending.unsent(device)
+                outbound.sending.unsent(device)

@@ -1,92 +1,122 @@
-"""Gossip: one exchange with every neighbour, through the radio, over whatever carries the frames.
+"""Gossip over the digital radio: one frame to every neighbour, one of each, mixed with fixed weights.
 
-`Gossip` waits and listens; what is sent and what becomes of what arrives is up to the scheme, digital or
-analog. What arrived is accumulated in neighbour order, so the sum does not depend on the order of arrival.
+What arrived is accumulated in neighbour order, so the sum does not depend on the order of arrival.
 """
 
-from time import monotonic
-
+import numpy as np
 import torch
 
-from node.analog import Analog
-from node.control import SLICE_WALL_S, Control
-from node.digital import Digital
+from node.digital import Digital, Inbound, Outbound, Shape
 from node.mixing import Arrived
 from node.peers import Peers
 from node.radio import Radio
-from node.scheme import Scheme, Sent
+from node.scheme import Sent
 from node.stopwatch import Stopwatch
-from node.transport.zmq import ZmqTransport
-from protocol.access import num_blocks
-from protocol.codec import Layout
-from protocol.messages import Heard, Start, Welcome
+from node.transport.zmq import Buffers
+from protocol.channel import Mask
+from protocol.codec import Float32s, Layout, decode, encode
+from protocol.frame import Kind
+from protocol.streams import Purpose, stream
 
 
 class Gossip:
-    """One device's exchanges with its neighbours, for as long as the run lasts."""
+    """One device's averaging with its neighbours, for as long as the run lasts."""
 
     def __init__(
-        self, welcome: Welcome, start: Start, transport: ZmqTransport, layout: Layout, x: torch.Tensor
+        self, peers: Peers, radio: Radio, digital: Digital, layout: Layout, arrived: Arrived
     ) -> None:
-        experiment = welcome.experiment
-        self._liveness_wall_s = experiment.runtime.liveness_wall_s
-        self._arrived = Arrived(layout)
-        self.radio = Radio(experiment, start, layout, welcome.device)
-        analog = experiment.radio.scheme == "analog"
-        if analog:
-            sizes = Analog.payload_bytes(layout, num_blocks(experiment.radio, layout))
-        else:
-            sizes = Digital.payload_bytes(layout)
-        self.peers = Peers(welcome, start.neighbours, transport, layout, sizes)
-        self._scheme: Scheme = (
-            Analog(self.peers, self.radio, layout, self._arrived, x)
-            if analog
-            else Digital(self.peers, self.radio, layout, self._arrived)
-        )
-        self.heard: dict[int, Heard] = {}
-        """What passed in the last exchange, per neighbour."""
+        self._peers = peers
+        self._radio = radio
+        self._digital = digital
+        self._layout = layout
+        self._arrived = arrived
+        self._buffers = Buffers(layout.payload_bytes)
+        self._own: Float32s = np.empty(0, dtype=np.float32)
+        """This device's numbers as its neighbours decode them."""
+        self._inbounds: list[Inbound] = []
+        self._outbound: Outbound | None = None  # a device without neighbours sends nothing
 
-    def encode(self, x: torch.Tensor, round_: int) -> Sent:
-        """Turn the parameters x, shape (num_values,), into what goes on the air."""
-        return self._scheme.encode(x, round_)
+    @staticmethod
+    def payload_bytes(layout: Layout) -> dict[Kind, int]:
+        """Bytes of the payload of each kind of frame."""
+        return {Kind.PARAMETERS: layout.payload_bytes, Kind.ACK: -(-layout.num_packets // 8)}
 
-    def exchange(self, sent: Sent, round_: int, control: Control, watch: Stopwatch) -> Arrived:
-        """Send to every neighbour and hear every neighbour; return (s, m) of what arrived in time.
+    def encode(self, x: torch.Tensor, round_: int, sweep: int) -> Sent:
+        """Turn the parameters x, shape (num_values,), into radio packets, once for all neighbours."""
+        [outgoing] = self._buffers.take(1)
+        rounding = None
+        if self._layout.kind == "int8":
+            seed = self._radio.experiment.seed
+            rounding = stream(seed, Purpose.QUANTISATION, round_=round_, attempt=sweep, a=self._peers.device)
+        encode(x.numpy(), self._layout, outgoing.payload, rounding)
+        lossless = self._layout.kind == "float32"
+        self._own = x.numpy() if lossless else decode(outgoing.payload, self._layout)
+        xhat = None if lossless else torch.from_numpy(self._own)
+        return Sent(dict.fromkeys(self._peers.neighbours, outgoing), xhat)
 
-        Waits at most `runtime.liveness_wall_s` for whoever is neither dead nor silent. Raises Leave
-        when the coordinator says so, or is away for longer than the grace.
-        """
-        scheme, peers = self._scheme, self.peers
-        self.heard = {}
-        scheme.begin(sent, round_)
-        peers.heed(control)
-        watch.lap("send")
-        next_look = monotonic() + SLICE_WALL_S
-        deadline = monotonic() + self._liveness_wall_s
-        # Whoever was silent may be back: its frames count though nobody waits for them.
-        while monotonic() < deadline and peers.receive(0):
-            pass
-        in_order = iter(peers.neighbours)
-        turn = next(in_order, None)
-        while True:
-            scheme.hear(watch)
-            while turn is not None and not scheme.is_open(turn):
-                self.heard[turn] = scheme.close(turn)
-                turn = next(in_order, None)
-            watch.lap("decode")
-            if turn is None:
-                break
-            received = peers.receive(min(deadline - monotonic(), SLICE_WALL_S))
-            watch.lap("wait")
-            now = monotonic()
-            if not received or now >= next_look:  # however much arrives, the coordinator is heard
-                peers.heed(control)
-                next_look = now + SLICE_WALL_S
-            if now >= deadline:
-                peers.inbox.silence()
-        self.radio.end_round(scheme.end())
-        return self._arrived
+    def begin(self, sent: Sent, round_: int, sweep: int) -> None:
+        """Send the whole frame to every neighbour, and await theirs and their answers."""
+        digital, knobs, neighbours = self._digital, self._radio.knobs, self._peers.neighbours
+        self._arrived.clear_()
+        digital.begin(round_, sweep, self._radio.grid, answered=knobs.acknowledged)
+        self._inbounds, self._outbound = [], None
+        if not neighbours:
+            return
+        broadcast, shape = knobs.cast == "broadcast", Shape(sweep, self._layout)
+        turns = dict.fromkeys(neighbours, 0) if broadcast else self._radio.grid.turns
+        [outgoing] = set(sent.outgoing.values())
+        self._outbound = digital.send(shape, outgoing, turns, ready_air_s=self._radio.air_s)
+        deadline_air_s = self._outbound.start_air_s + self._radio.experiment.aggregation.round_deadline_air_s
+        for device, neighbour in neighbours.items():
+            self._radio.tally(device)
+            turn = 0 if broadcast else neighbour.turn
+            self._inbounds.append(
+                digital.listen(shape, device, self._own, turn=turn, deadline_air_s=deadline_air_s)
+            )
 
-    def is_behind(self, round_: int) -> bool:
-        """Say whether a living neighbour has gone beyond this round, so that there is no time to train."""
-        return self.peers.inbox.is_behind(round_)
+    def advance(self, watch: Stopwatch) -> bool:
+        """Let the radio hear, and accumulate in order whatever is complete; True once nothing may follow."""
+        if self._outbound is None:
+            return True
+        self._digital.hear(watch)
+        while self._inbounds and not (
+            self._digital.is_coming(self._inbounds[0])
+            or self._digital.is_going(self._outbound, self._inbounds[0].device)
+        ):
+            self._close(self._inbounds.pop(0), self._outbound)
+        watch.lap("decode")
+        return not self._inbounds
+
+    def end(self) -> float:
+        """Return when all that this device sent and waited for is through."""
+        return self._digital.end_air_s
+
+    def _close(self, inbound: Inbound, outbound: Outbound) -> None:
+        """Add the packets that count, and write down what became of the others."""
+        inbound.closed = True
+        device, tally = inbound.device, self._radio.tally(inbound.device)
+        mixed = self._counted(inbound, outbound)
+        if mixed is None:
+            tally.missing = "dead" if self._peers.inbox.is_dead(device) else "wall"
+            return
+        weight = self._peers.neighbours[device].weight
+        for x, selection, fresh in inbound.pieces:
+            if selection is None:
+                counted = fresh & mixed
+                if counted.any():
+                    self._arrived.add_(x, weight, counted)
+            elif (counted := fresh & mixed[selection.packets]).any():
+                self._arrived.add_selection_(x, weight, selection, counted)
+        if inbound.receiving.late and inbound.receiving.attempt == 0:  # a late repeat leaves what came before
+            tally.missing = "air"
+        tally.packets_lost += self._layout.num_packets - int(np.count_nonzero(mixed))
+
+    def _counted(self, inbound: Inbound, outbound: Outbound) -> Mask | None:
+        """Return which packets of a neighbour are mixed; None if it, or its answer, is missing."""
+        if not inbound.heard:
+            return None
+        knobs = self._radio.knobs
+        if not (knobs.acknowledged and knobs.symmetric):
+            return inbound.receiving.intact
+        theirs = outbound.sending.got(inbound.device)
+        return None if theirs is None else inbound.receiving.intact & theirs

@@ -1,12 +1,14 @@
 """The inbox: which frames of which neighbour belong to this round. No sockets, no clock.
 
-Frames come in, verdicts and the state of the round come out. A neighbour is waited for until its
-frames of this round are in, it is known dead, it has gone on to a later round (its frames come in
-order, so what is missing was lost), or it fell silent once and has not caught up since.
+Frames come in, verdicts and the state of the round come out. A round is one frame of every neighbour or
+several, its parts: one for each sweep of gossip, in order, and before them those of a schedule, if there
+is one. A neighbour is waited for until its awaited frames are in, it is known dead, it has gone on to
+what comes later (its frames come in order, so what is missing was lost), or it fell silent once and has
+not caught up since.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
@@ -15,8 +17,12 @@ from protocol.codec import Bytes, Layout, selected
 from protocol.errors import FrameError
 from protocol.frame import FLAG_FINAL, Header, Kind
 
-Awaited: TypeAlias = tuple[Kind, int]
-"""A frame of this round: its kind and attempt."""
+Awaited: TypeAlias = tuple[int, Kind, int]
+"""A frame of this round: its part, kind and attempt."""
+Position: TypeAlias = tuple[int, int]
+"""How far a device is: its round, and in it the sweep, or SCHEDULED before the first one."""
+
+SCHEDULED = -1
 
 
 class Verdict(StrEnum):
@@ -43,35 +49,50 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What the frames of one part of a round are like: bytes of each kind at attempt 0, and their packets."""
+
+    payload_bytes: Mapping[Kind, int]
+    layout: Layout
+
+
+@dataclass(frozen=True)
 class Expected:
     """What every frame of this run must say about itself."""
 
     run: int
     epoch: int
     shape: tuple[int, int, int, int]
-    payload_bytes: dict[Kind, int]
-    """Of the kinds that this run has, at attempt 0."""
-    layout: Layout
+    sweep: Part
+    num_sweeps: int = 1
+    """Parts 0 to num_sweeps - 1 are sweeps; what comes behind them is up to the schedule."""
     modulations: frozenset[int] = frozenset({0})
     """Numbers that frames of parameters may carry."""
     max_attempts: int = 1
 
-    def fits(self, frame: Frame) -> bool:
+    def position(self, header: Header) -> Position:
+        """Return how far the sender of a frame is."""
+        return header.round, header.part if header.part < self.num_sweeps else SCHEDULED
+
+    def fits(self, frame: Frame, scheduled: Mapping[int, Part]) -> bool:
         """Say whether a frame is of this run's model and codec, and as long as it must be."""
         header = frame.header
+        part = self.sweep if header.part < self.num_sweeps else scheduled.get(header.part)
         shape = (header.codec, header.flags & ~FLAG_FINAL, header.num_values, header.packet_bytes)
-        size = self.payload_bytes.get(header.kind)
-        if shape != self.shape or header.payload_bytes != len(frame.payload) or size is None:
+        if part is None or shape != self.shape or header.payload_bytes != len(frame.payload):
+            return False
+        size = part.payload_bytes.get(header.kind)
+        if size is None or header.attempt >= self.max_attempts:
             return False
         if header.modulation not in (self.modulations if header.kind is Kind.PARAMETERS else {0}):
             return False
         if header.attempt == 0 or header.kind is not Kind.PARAMETERS:
-            return header.attempt < self.max_attempts and len(frame.payload) == size
+            return len(frame.payload) == size
         try:
-            selected(frame.payload, self.layout)
+            selected(frame.payload, part.layout)
         except FrameError:
             return False
-        return header.attempt < self.max_attempts
+        return True
 
 
 @dataclass
@@ -79,11 +100,11 @@ class _Sender:
     incarnation: int
     dead: bool = False
     silent: bool = False
-    round: int = -1
-    """Newest round heard of it."""
+    position: Position = (-1, SCHEDULED)
+    """The latest one heard of it."""
     missed: int = -1
     """Newest round of which a frame came too early to be kept: nothing more of it is waited for."""
-    frames: dict[tuple[int, Kind, int], Frame] = field(default_factory=dict)
+    frames: dict[tuple[int, int, Kind, int], Frame] = field(default_factory=dict)
     awaited: set[Awaited] = field(default_factory=set)
 
 
@@ -99,36 +120,50 @@ class Inbox:
     def __init__(self, expected: Expected, incarnations: dict[int, int]) -> None:
         self._expected = expected
         self._senders = {device: _Sender(incarnation) for device, incarnation in incarnations.items()}
-        self.round = 0
+        self._position: Position = (0, SCHEDULED)
+        self._scheduled: Mapping[int, Part] = {}
         self.dropped: Counter[tuple[int, Verdict]] = Counter()
 
-    def begin(self, round_: int, awaited: Iterable[Awaited]) -> None:
-        """Enter a round, forget every frame of earlier ones, and await these of every neighbour."""
-        self.round = round_
-        awaited = set(awaited)
-        for sender in self._senders.values():
-            sender.frames = {key: frame for key, frame in sender.frames.items() if key[0] >= round_}
-            sender.awaited = set(awaited)
+    @property
+    def round(self) -> int:
+        """The round this device is in."""
+        return self._position[0]
 
-    def await_also(self, device: int, kind: Kind, attempt: int) -> None:
-        """Await one more frame of this round of a neighbour."""
-        self._senders[device].awaited.add((kind, attempt))
+    def expect(self, scheduled: Mapping[int, Part]) -> None:
+        """Take these parts of a schedule from now on, and no others."""
+        self._scheduled = scheduled
+
+    def begin(self, round_: int, sweep: int = 0) -> None:
+        """Enter a sweep of a round, or its schedule; forget all earlier frames, and await none yet."""
+        self._position = (round_, sweep)
+        for sender in self._senders.values():
+            sender.frames = {
+                key: frame
+                for key, frame in sender.frames.items()
+                if self._expected.position(frame.header) >= self._position
+            }
+            sender.awaited = set()
+
+    def await_(self, devices: Iterable[int], kind: Kind, *, part: int = 0, attempt: int = 0) -> None:
+        """Await one more frame of this round of some neighbours."""
+        for device in devices:
+            self._senders[device].awaited.add((part, kind, attempt))
 
     def feed(self, frame: Frame) -> Verdict:
         """Take a frame in, or drop and count it; TAKEN means it belongs to this round."""
         verdict = self._judge(frame)
         if verdict in (Verdict.TAKEN, Verdict.EARLY):
             sender, header = self._senders[frame.header.sender], frame.header
-            sender.frames[header.round, header.kind, header.attempt] = frame
-            sender.round = max(sender.round, header.round)
+            sender.frames[header.round, header.part, header.kind, header.attempt] = frame
+            sender.position = max(sender.position, self._expected.position(header))
             sender.silent = False
         else:
             self.dropped[frame.header.sender, verdict] += 1
         return verdict
 
-    def get(self, device: int, kind: Kind, attempt: int = 0) -> Frame | None:
+    def get(self, device: int, kind: Kind, *, part: int = 0, attempt: int = 0) -> Frame | None:
         """Return a neighbour's frame of this round, if it is in."""
-        return self._senders[device].frames.get((self.round, kind, attempt))
+        return self._senders[device].frames.get((self.round, part, kind, attempt))
 
     def died(self, device: int, incarnation: int) -> bool:
         """Stop waiting for a neighbour; False if the life that ended is not its present one."""
@@ -142,9 +177,14 @@ class Inbox:
         """Say whether a neighbour is known to be dead."""
         return self._senders[device].dead
 
+    def is_gone(self, device: int) -> bool:
+        """Say whether nothing of where this device is can come of a neighbour any more."""
+        sender = self._senders[device]
+        return sender.dead or sender.silent or sender.position > self._position or sender.missed >= self.round
+
     def is_behind(self, round_: int) -> bool:
         """Say whether a living neighbour has been heard from a later round: without faults none can be."""
-        return any(sender.round > round_ and not sender.dead for sender in self._senders.values())
+        return any(sender.position[0] > round_ and not sender.dead for sender in self._senders.values())
 
     def silence(self) -> list[int]:
         """Give up on whoever is still waited for: each costs one deadline once, until it is heard again."""
@@ -157,15 +197,12 @@ class Inbox:
         """Return the neighbours whose frames of this round may still come."""
         return [device for device in self._senders if self.may_come(device)]
 
-    def may_come(self, device: int, kind: Kind | None = None) -> bool:
-        """Say whether an awaited frame (of this kind) is missing from a neighbour that may yet send it."""
-        sender = self._senders[device]
-        if sender.dead or sender.silent or sender.round > self.round or sender.missed >= self.round:
-            return False
-        return any(
-            (self.round, *awaited) not in sender.frames
-            for awaited in sender.awaited
-            if kind is None or awaited[0] is kind
+    def may_come(self, device: int, kind: Kind | None = None, part: int | None = None) -> bool:
+        """Say whether an awaited frame (of this kind, of this part) is missing and may yet be sent."""
+        return not self.is_gone(device) and any(
+            (self.round, *awaited) not in self._senders[device].frames
+            for awaited in self._senders[device].awaited
+            if kind in (None, awaited[1]) and part in (None, awaited[0])
         )
 
     def _judge(self, frame: Frame) -> Verdict:
@@ -179,15 +216,19 @@ class Inbox:
             return Verdict.STRANGER
         if header.incarnation != sender.incarnation:
             return Verdict.REBORN
-        if not expected.fits(frame):
+        if not expected.fits(frame, self._scheduled):
             return Verdict.SHAPE
-        if header.round < self.round:
-            if header.round == self.round - 1:  # one step behind: waited for once, it is in step again
+        position = expected.position(header)
+        if position < self._position:
+            # One step behind: waited for once, it is in step again.
+            if position >= (self.round - 1, SCHEDULED):
                 sender.silent = False
             return Verdict.STALE
         if header.round > self.round + self.ROUNDS_AHEAD:
-            sender.round = sender.missed = max(sender.round, header.round)  # it has left this round behind
+            # It has left this round behind.
+            sender.position = max(sender.position, position)
+            sender.missed = max(sender.missed, header.round)
             return Verdict.TOO_EARLY
-        if (header.round, header.kind, header.attempt) in sender.frames:
+        if (header.round, header.part, header.kind, header.attempt) in sender.frames:
             return Verdict.DUPLICATE
         return Verdict.TAKEN if header.round == self.round else Verdict.EARLY

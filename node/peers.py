@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from node.control import Control
-from node.inbox import Awaited, Expected, Frame, Inbox
+from node.inbox import Expected, Frame, Inbox, Part
 from node.transport.zmq import Outgoing, ZmqTransport
 from protocol.codec import Layout
 from protocol.errors import FrameError
@@ -17,9 +17,10 @@ from protocol.radio import Modulation, Radio
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a frame says of its transmission: which attempt, begun when, with which modulation."""
+    """What a frame says of its transmission: of which part, which attempt, begun when, how modulated."""
 
     air_s: float
+    part: int = 0
     attempt: int = 0
     modulation: Modulation | None = None
     final: bool = False
@@ -48,8 +49,8 @@ class Peers:
                 run=self._run,
                 epoch=welcome.epoch,
                 shape=self._shape,
-                payload_bytes=payload_bytes,
-                layout=layout,
+                sweep=Part(payload_bytes, layout),
+                num_sweeps=welcome.experiment.aggregation.sweeps,
                 modulations=modulation_numbers(welcome.experiment.radio),
                 max_attempts=welcome.experiment.radio.attempts,
             ),
@@ -61,10 +62,6 @@ class Peers:
         """This device's own number."""
         return self._me.device
 
-    def begin(self, round_: int, awaited: Iterable[Awaited]) -> None:
-        """Enter a round in which these frames of every neighbour are awaited."""
-        self.inbox.begin(round_, awaited)
-
     def send(self, devices: Iterable[int], kind: Kind, outgoing: Outgoing, stamp: Stamp) -> list[int]:
         """Send a frame of this round to neighbours; return those whose queue was not full or gone."""
         codec, flags, num_values, packet_bytes = self._shape
@@ -75,6 +72,7 @@ class Peers:
             sender=self._me.device,
             incarnation=self._me.incarnation,
             round=self.inbox.round,
+            part=stamp.part,
             attempt=stamp.attempt,
             modulation=MODULATION_NUMBER[stamp.modulation] if stamp.modulation else 0,
             codec=codec,

@@ -1,4 +1,7 @@
-"""One device's radio: its links to the neighbours, its place in the grid, its clock and its ledger."""
+"""One device's radio: its links to the neighbours, its place in the grid, its clock and its books."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from node.train import Trained
 from protocol.access import Access, plan_access
@@ -6,10 +9,34 @@ from protocol.air import AirLink
 from protocol.codec import Layout
 from protocol.config import Experiment
 from protocol.ledger import Ledger
-from protocol.messages import Spent, Start
+from protocol.messages import Heard, Spent, Start
 from protocol.modulation import permitted
 from protocol.packet_errors import PacketErrorTable
 from protocol.radio import Modulation
+
+Missing: TypeAlias = Literal["", "air", "wall", "dead"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """When a device may send: its slot in every superframe, and in that the turn to answer each neighbour."""
+
+    access: Access
+    slot: int
+    turns: dict[int, int]
+
+
+@dataclass
+class Tally:
+    """Counts of what passed between this device and one neighbour in one round."""
+
+    packets_sent: int = 0
+    packets_resent: int = 0
+    attempts: int = 0
+    packets_corrupted: int = 0
+    packets_lost: int = 0
+    bit_errors: int = 0
+    missing: Missing = ""
 
 
 class Radio:
@@ -18,13 +45,12 @@ class Radio:
     def __init__(self, experiment: Experiment, start: Start, layout: Layout, device: int) -> None:
         self.experiment = experiment
         self.knobs = experiment.radio
-        self.access: Access = plan_access(
-            experiment, layout, num_colours=start.num_slots, max_degree=start.max_degree
-        )
+        access = plan_access(experiment, layout, num_colours=start.num_slots, max_degree=start.max_degree)
+        turns = {device: turn for turn, device in enumerate(sorted(n.device for n in start.neighbours))}
+        self.grid = Grid(access, start.slot, turns)
+        """Of exchanges with all neighbours."""
         self.ledger = Ledger(experiment.radio, experiment.device)
-        self.slot = start.slot
-        self.turns = {device: turn for turn, device in enumerate(sorted(n.device for n in start.neighbours))}
-        """Place of every neighbour in this device's own slots."""
+        self.tallies: dict[int, Tally] = {}
         self.tables: dict[Modulation, PacketErrorTable] = {
             table.modulation: table
             for table in start.packet_errors
@@ -33,7 +59,7 @@ class Radio:
         self.links: dict[int, AirLink] = {
             n.device: AirLink(
                 experiment,
-                self.access,
+                access,
                 pair=(device, n.device),
                 mean_snr_db=n.mean_snr_db,
                 places_m=(start.position_m, n.position_m),
@@ -42,13 +68,12 @@ class Radio:
         }
         self.air_s = 0.0
         """This device's modelled clock."""
-        self._began_air_s = 0.0
         self._keeps_time = experiment.runtime.clock != "wall"
 
     def begin_round(self) -> None:
         """Open the books of a round."""
         self.ledger.clear()
-        self._began_air_s = self.air_s
+        self.tallies = {}
 
     def compute(self, trained: Trained | None) -> None:
         """Let clock and ledger feel local training."""
@@ -60,13 +85,37 @@ class Radio:
             device.cpu_hz * trained.processor_s if measured else device.cycles_per_sample * trained.samples
         )
         self.ledger.compute(cycles)
-        self.air_s += cycles / device.cpu_hz
+        self.pass_to(self.air_s + cycles / device.cpu_hz)
 
-    def end_round(self, air_s: float) -> None:
-        """Set the clock to the end of the round, and close the books."""
+    def pass_to(self, air_s: float) -> None:
+        """Set the clock, and charge what the device draws meanwhile."""
         if self._keeps_time:
+            self.ledger.pass_time(air_s - self.air_s)
             self.air_s = air_s
-            self.ledger.pass_time(air_s - self._began_air_s)
+
+    def tally(self, device: int) -> Tally:
+        """Return this round's counts of one neighbour."""
+        return self.tallies.setdefault(device, Tally())
+
+    def heard(self) -> dict[int, Heard]:
+        """Return what passed in this round with each neighbour, and what was spent on it."""
+        heard = {}
+        for device, tally in sorted(self.tallies.items()):
+            account = self.ledger.account(device)
+            heard[device] = Heard(
+                packets_sent=tally.packets_sent,
+                packets_resent=tally.packets_resent,
+                attempts=tally.attempts,
+                packets_corrupted=tally.packets_corrupted,
+                packets_lost=tally.packets_lost,
+                bit_errors=tally.bit_errors,
+                missing=tally.missing,
+                tx_air_s=account.tx_air_s,
+                rx_air_s=account.rx_air_s,
+                tx_j=account.tx_j,
+                rx_j=account.rx_j,
+            )
+        return heard
 
     def spent(self) -> Spent:
         """Return what this round cost beside its links."""

@@ -62,6 +62,11 @@ class Access:
         """Start of a turn of a data slot within its superframe."""
         return (slot * self.data_turns + turn) * self.data_turn_s if self.num_slots else 0.0
 
+    def offset_s(self, slot: int, turn: int, *, attempt: int = 0, part: int = 0) -> float:
+        """Start of an attempt of a part of a round, from its first superframe, if none has to wait."""
+        superframe = part * self.radio.attempts + attempt
+        return superframe * self.attempt_s + self.data_offset_s(slot, turn)
+
     def data_start_s(self, ready_air_s: float, slot: int, turn: int) -> float:
         """First start of a turn of a data slot that is not before ready_air_s."""
         return self._next(ready_air_s, self.data_offset_s(slot, turn))
@@ -85,9 +90,9 @@ class Access:
         """Airtime of packets of so many information bits."""
         return bits / bit_rate_bps(self.radio, modulation, self.bandwidth_hz)
 
-    def frame_airtime_s(self, layout: Layout, modulation: Modulation, *, bitmap_bits: int = 0) -> float:
-        """Airtime of one transmission of packets: its header, the bitmap of a repeat, and the packets."""
-        return self.packets_airtime_s(layout.num_bits, modulation) + self.side_airtime_s(bitmap_bits)
+    def frame_airtime_s(self, layout: Layout, modulation: Modulation, *, side_bits: int = 0) -> float:
+        """Airtime of one transmission of packets: its header, side information, and the packets."""
+        return self.packets_airtime_s(layout.num_bits, modulation) + self.side_airtime_s(side_bits)
 
     def symbols_airtime_s(self, num_values: float) -> float:
         """Airtime of analog amplitudes: two of them make one complex channel use."""
@@ -121,7 +126,7 @@ def plan_access(experiment: Experiment, layout: Layout, *, num_colours: int, max
         )
     slowest = permitted(radio)[0]
     bitmap_bits = layout.num_packets
-    turn_s = bare.frame_airtime_s(layout, slowest, bitmap_bits=bitmap_bits if radio.attempts > 1 else 0)
+    turn_s = bare.frame_airtime_s(layout, slowest, side_bits=bitmap_bits if radio.attempts > 1 else 0)
     return Access(
         radio,
         num_slots,

@@ -19,7 +19,7 @@ from protocol.link import mean_snr_db, packet_loss_probability
 from protocol.mobility import Place, Walk
 from protocol.modulation import ROBUST, bit_error_probability, coded_snr
 from protocol.packet_errors import PacketErrorTable, packet_loss, residual_ber
-from protocol.radio import Modulation, Radio
+from protocol.radio import MAX_ATTEMPTS, Modulation, Radio
 from protocol.streams import Purpose, stream
 
 _ROUNDING = 1e-9
@@ -34,7 +34,7 @@ def frame_layout(experiment: Experiment, num_values: int) -> Layout:
 
 @dataclass(frozen=True)
 class Transmission:
-    """One time on the air: which device sends, in which round, turn and attempt, with which modulation."""
+    """One time on the air: which device sends, in which round, part, turn and attempt, how modulated."""
 
     round: int
     sender: int
@@ -42,6 +42,7 @@ class Transmission:
     turn: int
     attempt: int = 0
     modulation: Modulation = ROBUST
+    part: int = 0
 
 
 class AirLink:
@@ -65,7 +66,7 @@ class AirLink:
         blocks, block_s = 1, radio.coherence_rounds * planned_round_s(experiment, access)
         if self._block_s:  # an ideal channel takes no time, and has no fades
             block_s = self._block_s
-            blocks = ceil(radio.attempts * access.attempt_s / block_s) + 1
+            blocks = ceil(exchanges_s(experiment, access) / block_s) + 1
         self._fading = FadingProcess(
             radio.fade,
             seed=experiment.seed,
@@ -92,22 +93,22 @@ class AirLink:
             pair=self._pair,
         )
 
-    def snr(self, transmission: Transmission, layout: Layout) -> Floats:
+    def snr(self, transmission: Transmission, layout: Layout, access: Access | None = None) -> Floats:
         """Instantaneous Es/N0 (linear) of each packet of a transmission, shape (num_packets,)."""
-        return 10 ** (self.mean_snr_db(transmission.round) / 10) * self.gains(transmission, layout)
+        return 10 ** (self.mean_snr_db(transmission.round) / 10) * self.gains(transmission, layout, access)
 
-    def gains(self, transmission: Transmission, layout: Layout) -> Floats:
-        """Power gain that each packet meets: that of the coherence block in which its airtime falls."""
+    def gains(self, transmission: Transmission, layout: Layout, access: Access | None = None) -> Floats:
+        """Power gain that each packet meets: that of the coherence block in which its airtime falls.
+
+        access: the grid that the transmission lies in, where that is not this link's.
+        """
         radio = self._experiment.radio
         if not radio.coherence_packets:
             gain = self._fading.gains(transmission.round // radio.coherence_rounds)[0]
             return np.full(layout.num_packets, gain)
-        access = self._access
-        begin_s = transmission.attempt * access.attempt_s + access.data_offset_s(
-            transmission.slot, transmission.turn
-        )
+        access = access or self._access
         packets_s = access.packets_airtime_s(1.0, transmission.modulation) * layout.packet_bits
-        starts_s = begin_s + np.cumsum(packets_s) - packets_s
+        starts_s = _offset_s(transmission, access) + np.cumsum(packets_s) - packets_s
         blocks = (starts_s / self._block_s + _ROUNDING).astype(np.int64)
         gains = self._fading.gains(transmission.round)
         return gains[np.minimum(blocks, len(gains) - 1)]
@@ -117,14 +118,24 @@ class AirLink:
         radio = self._experiment.radio
         if not radio.coherence_packets:
             return self._fading.gains(transmission.round // radio.coherence_rounds)
-        begin_s = self._access.data_offset_s(transmission.slot, transmission.turn)
-        first = int(begin_s / self._block_s + _ROUNDING)
+        first = int(_offset_s(transmission, self._access) / self._block_s + _ROUNDING)
         return self._fading.gains(transmission.round)[first : first + num_blocks]
+
+
+def _offset_s(transmission: Transmission, access: Access) -> float:
+    return access.offset_s(
+        transmission.slot, transmission.turn, attempt=transmission.attempt, part=transmission.part
+    )
 
 
 def planned_round_s(experiment: Experiment, access: Access) -> float:
     """Return the modelled seconds of a round that needs every attempt: computing, then superframes."""
-    return planned_compute_s(experiment) + experiment.radio.attempts * access.attempt_s
+    return planned_compute_s(experiment) + exchanges_s(experiment, access)
+
+
+def exchanges_s(experiment: Experiment, access: Access) -> float:
+    """Return the modelled seconds of all exchanges of a round, if each needs every attempt."""
+    return experiment.aggregation.sweeps * experiment.radio.attempts * access.attempt_s
 
 
 def planned_compute_s(experiment: Experiment) -> float:
@@ -174,7 +185,7 @@ def _hop_stream(
         seed,
         purpose,
         round_=transmission.round,
-        attempt=transmission.attempt,
+        attempt=transmission.part * MAX_ATTEMPTS + transmission.attempt,
         a=transmission.sender,
         b=receiver,
     )

@@ -85,6 +85,8 @@ class Aggregation(Section):
 
     scheme: Literal["gossip", "isolated"] = "gossip"
     """Mix with the neighbours in the graph every round, or never talk (a baseline)."""
+    sweeps: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Exchanges with the neighbours in a round, each mixed before the next."""
     round_deadline_air_s: Annotated[float, Field(gt=0)] = inf
     """Modelled seconds after its own transmission begins in which a device accepts this round's frames."""
     step: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -17,7 +17,7 @@ from protocol.errors import FrameError
 from protocol.radio import Modulation
 
 MAGIC = b"HSAY"
-VERSION = 2
+VERSION = 3
 _FIELDS = struct.Struct("<4sBBBBQIIIIBBHIIId")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _FIELDS.size + _CRC.size
@@ -43,8 +43,9 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Who says what, in which life, round and attempt; `air_s` is when the transmission began.
+    """Who says what, in which life, round, part and attempt; `air_s` is when the transmission began.
 
+    `part`: which frame of the round this or what it answers is, since a round may need several.
     `modulation`: a MODULATION_NUMBER for parameters in packets, 0 for all else.
     """
 
@@ -54,6 +55,7 @@ class Header:
     sender: int
     incarnation: int
     round: int
+    part: int
     attempt: int
     modulation: int
     codec: int
@@ -78,7 +80,7 @@ class Header:
             self.round,
             self.attempt,
             self.modulation,
-            0,
+            self.part,
             self.num_values,
             self.packet_bytes,
             self.payload_bytes,
@@ -100,10 +102,8 @@ def unpack(data: bytes | memoryview) -> Header:
         raise FrameError("header checksum is wrong")
     if kind not in Kind.__members__.values():
         raise FrameError(f"unknown kind {kind}")
-    run, epoch, sender, incarnation, round_, attempt, modulation, reserved, num_values, *end = rest
+    run, epoch, sender, incarnation, round_, attempt, modulation, part, num_values, *end = rest
     packet_bytes, payload_bytes, air_s = end
-    if reserved:
-        raise FrameError("reserved bytes are not zero")
     if modulation and modulation not in MODULATION_OF:
         raise FrameError(f"unknown modulation {modulation}")
     if not 0 <= air_s < float("inf"):
@@ -115,6 +115,7 @@ def unpack(data: bytes | memoryview) -> Header:
         sender,
         incarnation,
         round_,
+        part,
         attempt,
         modulation,
         codec,

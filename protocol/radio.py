@@ -18,6 +18,8 @@ Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 
 SNR_MIN_DB, SNR_MAX_DB = -100.0, 200.0
 
+MAX_ATTEMPTS = 64
+
 SILENCED = 1e-6
 """A truncation threshold that leaves a link less than this chance of being used silences it."""
 
@@ -106,7 +108,7 @@ class Radio(Section):
     """Bit-error probability within a burst."""
     arq: Literal["none", "selective_repeat"] = "none"
     """Whether packets that fail their CRC are asked for again."""
-    max_attempts: Annotated[int, Field(ge=1, le=64)] = 4
+    max_attempts: Annotated[int, Field(ge=1, le=MAX_ATTEMPTS)] = 4
     """With `selective_repeat`: times that a packet is sent at most."""
     bad_packets: Literal["erase", "accept"] = "erase"
     """What to do with a packet that stays bad: lose it, or take it with its flipped bits."""

@@ -9,7 +9,7 @@ import torch
 import zmq
 from ether import PATIENCE_S, Port
 
-from node.gossip import Gossip
+from node.exchanges import Exchanges
 from node.mixing import mixing_step
 from node.stopwatch import Stopwatch
 from node.transport.zmq import Delivery, ZmqTransport
@@ -46,14 +46,16 @@ def position_m(device):
     return (20.0 * device, 10.0 * (device % 3))
 
 
-def experiment_of(radio, *, devices=4, codec="float32", deadline_air_s=float("inf"), mobility=None):
+def experiment_of(
+    radio, *, devices=4, codec="float32", deadline_air_s=float("inf"), mobility=None, **aggregation
+):
     return Experiment(
         seed=11,
         devices=devices,
         codec=Codec(kind=codec, packet_bytes=64),
         radio=radio,
         mobility=mobility or Mobility(),
-        aggregation=Aggregation(round_deadline_air_s=deadline_air_s),
+        aggregation=Aggregation(round_deadline_air_s=deadline_air_s, **aggregation),
         runtime=Runtime(liveness_wall_s=LIVENESS_WALL_S),
     )
 
@@ -170,15 +172,19 @@ class Device:
         self.layout = frame_layout(experiment, NUM_VALUES)
         self.x = torch.zeros(NUM_VALUES)
         start = start_of(weights, number, snr_db)
-        self.gossip = Gossip(welcome, start, transport, self.layout, self.x)
+        self.exchanges = Exchanges(welcome, start, transport, self.layout, self.x)
 
     def exchange(self, round_, *, x=None, trained=None, control=None, watch=None):
-        """Go through the exchange of one round, with x or what was learned; return what arrived."""
+        """Go through the first exchange of a round, with x or what was learned; return what arrived."""
         self.x += torch.from_numpy(learned(self.number, round_) if x is None else x)
-        self.gossip.radio.begin_round()
-        self.gossip.radio.compute(trained)
-        sent = self.gossip.encode(self.x, round_)
-        return sent, self.gossip.exchange(sent, round_, control or Told(), watch or Stopwatch())
+        self.exchanges.radio.begin_round()
+        self.exchanges.radio.compute(trained)
+        return self.sweep(round_, 0, control=control, watch=watch)
+
+    def sweep(self, round_, sweep, *, control=None, watch=None):
+        sent = self.exchanges.encode(self.x, round_, sweep)
+        control, watch = control or Told(), watch or Stopwatch()
+        return sent, self.exchanges.exchange(sent, round_, control, watch, sweep=sweep)
 
     def live(self, rounds, *, before_round=lambda round_: None, control=None, trained=None):
         """Go through the rounds as the agent does."""
@@ -187,10 +193,13 @@ class Device:
             before_round(round_)
             sent, arrived = self.exchange(round_, trained=trained, control=control)
             arrived.mix_(self.x, sent.xhat, mixing_step(self.experiment.aggregation, round_))
+            for sweep in range(1, self.experiment.aggregation.sweeps):
+                sent, arrived = self.sweep(round_, sweep, control=control)
+                arrived.mix_(self.x, sent.xhat, mixing_step(self.experiment.aggregation, round_))
             past.x.append(self.x.numpy().copy())
-            past.heard.append(self.gossip.heard)
-            past.spent.append(self.gossip.radio.spent())
-            past.bytes_sent.append(self.gossip.peers.bytes_sent())
+            past.heard.append(self.exchanges.radio.heard())
+            past.spent.append(self.exchanges.radio.spent())
+            past.bytes_sent.append(self.exchanges.peers.bytes_sent())
         return past
 
 
@@ -216,6 +225,7 @@ def header_of(experiment, sender, payload, **changes):
         "sender": sender,
         "incarnation": incarnation_of(sender),
         "round": 0,
+        "part": 0,
         "attempt": 0,
         "modulation": 0 if radio.scheme == "analog" else MODULATION_NUMBER[radio.modulation],
         "codec": codec,

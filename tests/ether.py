@@ -27,7 +27,7 @@ class Gone(Exception):
 class Ether:
     """Carries frames without sockets. Each sender's frames stay in order; all else is up to the seed.
 
-    When nobody has a frame to take, its clock jumps to the next deadline. While it runs, `Gossip` reads
+    When nobody has a frame to take, its clock jumps to the next deadline. While it runs, `Exchanges` reads
     the time from it.
     """
 
@@ -55,7 +55,7 @@ class Ether:
         """Run a program per device, device -> function of no arguments; return what each returned."""
         order, futures, waiting = self._rng.permutation(sorted(programs)).tolist(), {}, {}
         with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(len(programs)) as pool:
-            patch.setattr("node.gossip.monotonic", lambda: self.wall_s)
+            patch.setattr("node.exchanges.monotonic", lambda: self.wall_s)
             for device in order:
                 futures[device] = pool.submit(self._to_the_end, device, programs[device])
                 self._let_run(waiting)

@@ -69,10 +69,49 @@ def test_equals_computing_all_devices_in_one_place(radio, weights):
             np.testing.assert_allclose(past.x[round_], xs[device], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("codec", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("scheme", ["tcp", "inproc"])
+def test_sweeps_mix_as_often_as_there_are_of_them(scheme, codec):
+    weights = ring(5)
+    experiment = experiment_of(IDEAL, devices=5, codec=codec, sweeps=3)
+    pasts = live_over_sockets(scheme, experiment, weights, num_rounds=1)
+    xs = np.array([learned(device, 0) for device in range(5)], dtype=np.float64)
+    wanted = np.linalg.matrix_power(weights, 3) @ xs
+    # Each sweep may round by a quantum of its format; those of int8 are max|x| / 127, and max|x| < 4.
+    atol = {"float32": 1e-6, "float16": 3 * 2e-3, "int8": 3 * 4 / 127}[codec]
+    for device, past in pasts.items():
+        np.testing.assert_allclose(past.x[0], wanted[device], rtol=0, atol=atol)
+    if codec == "int8":  # each sweep rounds anew
+        again = live_over_sockets(scheme, experiment, weights, num_rounds=1)
+        assert all(np.array_equal(again[device].x, past.x) for device, past in pasts.items())
+
+
+def test_every_sweep_meets_errors_of_its_own_and_is_paid_for():
+    experiment = experiment_of(SYMMETRIC, sweeps=3)
+    pasts = live_together(Ether(4), experiment, complete(4), num_rounds=3)
+    once = live_together(Ether(4), experiment_of(SYMMETRIC), complete(4), num_rounds=3)
+    num_packets = frame_layout(experiment, NUM_VALUES).num_packets
+    assert drift(pasts, 3) < 2e-6
+    for device, past in pasts.items():
+        for round_ in range(3):
+            for neighbour, heard in past.heard[round_].items():
+                first = once[device].heard[round_][neighbour]
+                assert heard.packets_sent == 3 * num_packets
+                assert heard.tx_j == pytest.approx(3 * first.tx_j)
+                assert heard.rx_air_s == pytest.approx(3 * first.rx_air_s)
+        assert past.air_s[0] > 2.5 * once[device].air_s[0]
+    flips = [[h.bit_errors for r in past.heard for h in r.values()] for past in pasts.values()]
+    first = [[h.bit_errors for r in past.heard for h in r.values()] for past in once.values()]
+    assert 2 < np.sum(flips) / np.sum(first) < 4
+    assert not np.array_equal(flips, 3 * np.array(first))  # as one draw for all sweeps would have it
+    lost = [h.packets_lost for past in pasts.values() for r in past.heard for h in r.values()]
+    assert 0.2 * 3 * num_packets < np.mean(lost) < 0.8 * 3 * num_packets
+
+
 @RADIOS
 def test_the_order_of_arrival_changes_not_one_bit(radio):
     """Four neighbours each: the sum of so many floats would depend on its order."""
-    experiment, weights = experiment_of(radio, devices=5), complete(5)
+    experiment, weights = experiment_of(radio, devices=5, sweeps=2), complete(5)
     first = live_over_sockets("inproc", experiment, weights, num_rounds=4)
     lives = [live_over_sockets("tcp", experiment, weights, num_rounds=4)]
     orders = set()
@@ -193,7 +232,7 @@ def test_numbers_that_are_none_are_never_mixed(radio, diverged):
         def run():
             sent, arrived = device.exchange(0, x=x)
             arrived.mix_(device.x, sent.xhat)
-            return device.x.numpy(), device.gossip.heard
+            return device.x.numpy(), device.exchanges.radio.heard()
 
         return run
 
@@ -254,7 +293,7 @@ def test_a_neighbour_that_never_sends_costs_one_deadline_on_the_hosts_clock_too(
         device, watch = Device(experiment, complete(2), 0, transports[0]), Stopwatch()
         for round_ in range(20):
             _, arrived = device.exchange(round_, watch=watch)
-            assert device.gossip.heard[1].missing == "wall"
+            assert device.exchanges.radio.heard()[1].missing == "wall"
             assert not arrived.m.any()
             assert watch.wall_s > 0.29
     assert watch.stages().wait < 0.6  # in 20 rounds
@@ -353,8 +392,8 @@ def test_rounding_is_drawn_anew_by_every_device_in_every_round():
     experiment, x = experiment_of(IDEAL, codec="int8"), torch.from_numpy(learned(0, 0))
 
     def encoded(number, round_):
-        gossip = Device(experiment, complete(4), number, Script()).gossip
-        outgoings = gossip.encode(x, round_).outgoing
+        exchanges = Device(experiment, complete(4), number, Script()).exchanges
+        outgoings = exchanges.encode(x, round_).outgoing
         payloads = {outgoing.payload.tobytes() for outgoing in outgoings.values()}
         assert len(payloads) == 1  # the same for all neighbours
         return payloads.pop()
@@ -370,24 +409,24 @@ class Tracker:
 
 
 def test_a_buffer_that_is_still_read_is_not_written_again():
-    gossip = Device(experiment_of(IDEAL), complete(2), 0, Script()).gossip
+    exchanges = Device(experiment_of(IDEAL), complete(2), 0, Script()).exchanges
     trackers, sent = [Tracker() for _ in range(3)], []
     for round_, tracker in enumerate(trackers):
-        sent.append(gossip.encode(torch.from_numpy(learned(0, round_)), round_).outgoing[1])
+        sent.append(exchanges.encode(torch.from_numpy(learned(0, round_)), round_).outgoing[1])
         sent[-1].sent(tracker)
     for round_, outgoing in enumerate(sent):
         values = decode(outgoing.payload, frame_layout(experiment_of(IDEAL), NUM_VALUES))
         assert np.array_equal(values, learned(0, round_))
     trackers[1].done = True
-    assert gossip.encode(torch.zeros(NUM_VALUES), 3).outgoing[1] is sent[1]
+    assert exchanges.encode(torch.zeros(NUM_VALUES), 3).outgoing[1] is sent[1]
 
 
 def test_an_exchange_charges_its_seconds_to_its_own_stages():
     experiment, watch = experiment_of(ONE_SIDED), Stopwatch()
     device = Device(experiment, complete(2), 0, Script(frame_from(experiment, 1)))
-    sent = device.gossip.encode(device.x, 0)
+    sent = device.exchanges.encode(device.x, 0)
     watch.restart()
-    device.gossip.exchange(sent, 0, Told(), watch)
+    device.exchanges.exchange(sent, 0, Told(), watch)
     stages = watch.stages().model_dump()
     assert stages["air"] > 0
     assert stages["decode"] > 0

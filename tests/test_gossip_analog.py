@@ -367,7 +367,7 @@ def timed(device, num_rounds=3):
     clocks_s = []
     for round_ in range(num_rounds):
         mix(device, round_, trained=Trained(None, samples(device.number, round_), 0.0))
-        clocks_s.append(device.gossip.radio.spent().air_s)
+        clocks_s.append(device.exchanges.radio.spent().air_s)
     return clocks_s
 
 
@@ -439,7 +439,7 @@ def test_who_is_not_summed_pays_for_its_norms_only_if_somebody_listened(share, s
     script = Script(amplitudes_from(experiment, 1, learned(1, 0)), scale_from(experiment, 1, share))
     device = Device(experiment, complete(2), 0, script, snr_db=loud)
     device.exchange(0)
-    of_it = device.gossip.heard[1]
+    of_it = device.exchanges.radio.heard()[1]
     assert of_it.tx_air_s == pytest.approx(sides * norms_s(), rel=1e-12)
     assert of_it.tx_j == pytest.approx(POWER_W * sides * norms_s(), rel=1e-6)
     assert of_it.rx_air_s == pytest.approx(SYMBOLS_S + sides * norms_s(), rel=1e-12)
@@ -464,8 +464,8 @@ def test_the_answer_tells_the_senders_clock_and_what_it_has_spent(share):
     device = Device(experiment, complete(2), 0, script, snr_db=loud)
     device.exchange(0)
     turn_s = SYMBOLS_S + 2 * norms_s()
-    assert device.gossip.radio.spent().air_s == pytest.approx(begun_s + turn_s, rel=1e-12)
-    of_it = device.gossip.heard[1]
+    assert device.exchanges.radio.spent().air_s == pytest.approx(begun_s + turn_s, rel=1e-12)
+    of_it = device.exchanges.radio.heard()[1]
     assert of_it.tx_j == pytest.approx(POWER_W * (share * SYMBOLS_S + 2 * norms_s()), rel=1e-6)
     assert of_it.tx_air_s == pytest.approx(SYMBOLS_S + 2 * norms_s(), rel=1e-12)
 
@@ -481,7 +481,7 @@ def test_an_energy_that_cannot_be_is_not_believed(energy):
     _, arrived = device.exchange(0)
     assert not arrived.m.any()
     assert not arrived.s.any()
-    assert device.gossip.heard[1].packets_lost == device.layout.num_packets
+    assert device.exchanges.radio.heard()[1].packets_lost == device.layout.num_packets
     [share] = [payload.view("<f4") for _, header, payload in script.said if header.kind is Kind.SCALE]
     assert np.isnan(share).all()
 
@@ -495,7 +495,7 @@ def test_every_joule_by_hand(superposition):
 
     def program(device):
         mix(device, 0, x=xs[device.number])
-        return device.gossip.heard
+        return device.exchanges.radio.heard()
 
     heard = play(experiment, weights, program, snr_db=lambda a, b: snr_db[min(a, b), max(a, b)])
     needs = {
@@ -589,7 +589,7 @@ def test_who_is_late_is_missing_mass(superposition, payload):
         past = []
         for round_ in range(3):
             past.append(mix(device, round_, trained=late_in_round_0(device, round_))[1])
-            heard_of_it[device.number, round_] = device.gossip.heard
+            heard_of_it[device.number, round_] = device.exchanges.radio.heard()
         return past
 
     def beta(round_, sender, receiver):
@@ -622,7 +622,7 @@ def test_in_time_is_what_is_over_before_the_deadline(superposition, turns, missi
     )
     device = Device(experiment, complete(2), 0, script, snr_db=loud)
     device.exchange(0)
-    assert device.gossip.heard[1].missing == missing
+    assert device.exchanges.radio.heard()[1].missing == missing
 
 
 @PARTS
@@ -638,7 +638,7 @@ def test_the_others_wait_for_who_is_late_as_long_as_it_could_still_be_in_time(su
 
     def program(device):
         mix(device, 0, trained=late_in_round_0(device, 0))
-        return device.gossip.radio.spent().air_s
+        return device.exchanges.radio.spent().air_s
 
     clocks_s = play(experiment, complete(3), program)
     latest_s = []
@@ -771,7 +771,7 @@ def test_a_diverged_neighbour_is_missing_mass(superposition, bad, payload):
 
     def program(device):
         _, after = mix(device, 0, x=xs[device.number])
-        return after, device.gossip.heard
+        return after, device.exchanges.radio.heard()
 
     for i, (after, heard) in play(experiment, UNEVEN, program).items():
         if i == 1:
@@ -793,7 +793,7 @@ def test_a_diverged_neighbour_is_missing_from_a_refresh():
 
     def program(device):
         _, after = mix(device, 0, x=xs[device.number])
-        return after, device.gossip.heard
+        return after, device.exchanges.radio.heard()
 
     x, heard = play(experiment, complete(3), program)[0]
     np.testing.assert_allclose(x, xs[0] + (xs[2] - xs[0]) / 3, atol=1e-5)

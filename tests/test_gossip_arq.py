@@ -471,7 +471,7 @@ def test_bad_packets_are_mixed_with_their_flipped_bits(codec, max_attempts):
             sent, arrived = device.exchange(0)
             before = device.x.numpy().copy()
             arrived.mix_(device.x, sent.xhat)
-            return before, device.x.numpy().copy(), arrived.m.copy(), device.gossip.heard
+            return before, device.x.numpy().copy(), arrived.m.copy(), device.exchanges.radio.heard()
 
         return run
 

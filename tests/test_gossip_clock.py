@@ -344,9 +344,9 @@ def test_the_clock_waits_for_the_last_frame_or_the_deadline(radio, began_s, dead
     answer = [ack_from(experiment, 1, air_s=0.0)] if radio.symmetric else []
     device = Device(experiment, complete(2), 0, Script(frame, *answer))
     device.exchange(0)
-    assert device.gossip.heard[1].missing == missing
+    assert device.exchanges.radio.heard()[1].missing == missing
     acknowledged_s = ACK_S if radio.symmetric and not missing else 0.0
-    assert device.gossip.radio.air_s == pytest.approx(clock_s * FRAME_S + acknowledged_s)
+    assert device.exchanges.radio.air_s == pytest.approx(clock_s * FRAME_S + acknowledged_s)
 
 
 def test_a_late_frame_is_acknowledged_as_lost():
@@ -401,5 +401,5 @@ def test_a_benchmark_on_the_hosts_clock_keeps_no_modelled_time():
     )
     device = Device(experiment, complete(2), 0, Script(frame_from(experiment, 1, air_s=5.0)))
     device.exchange(0, trained=Trained(1.0, 32, 0.5), control=Told(), watch=Stopwatch())
-    assert device.gossip.radio.air_s == 0
-    assert device.gossip.radio.spent().compute_air_s == device.gossip.radio.spent().idle_j == 0
+    assert device.exchanges.radio.air_s == 0
+    assert device.exchanges.radio.spent().compute_air_s == device.exchanges.radio.spent().idle_j == 0

@@ -73,9 +73,9 @@ def test_a_foreign_frame_is_dropped_and_its_sender_named(reason):
     script = Script(BAD[reason], BAD[reason], GOOD, last)
     device = Device(experiment_of(IDEAL, devices=3), complete(3), 0, script)
     x = mixed_by(device, 5)
-    assert device.gossip.peers.dropped() == {reason: 2}
-    assert device.gossip.peers.dropped() == {}  # each is told once
-    assert [heard.missing for heard in device.gossip.heard.values()] == ["", ""]
+    assert device.exchanges.peers.dropped() == {reason: 2}
+    assert device.exchanges.peers.dropped() == {}  # each is told once
+    assert [heard.missing for heard in device.exchanges.radio.heard().values()] == ["", ""]
     average = np.mean([learned(number, 5) for number in range(3)], axis=0)
     np.testing.assert_allclose(x, average, atol=1e-6)
 
@@ -85,7 +85,7 @@ def test_different_reasons_are_counted_apart():
     script = Script(*BAD.values(), GOOD, GOOD, last)
     device = Device(experiment_of(IDEAL, devices=3), complete(3), 0, script)
     device.exchange(5)
-    assert device.gossip.peers.dropped() == dict.fromkeys(BAD, 1) | {"device 1: duplicate": 1}
+    assert device.exchanges.peers.dropped() == dict.fromkeys(BAD, 1) | {"device 1: duplicate": 1}
 
 
 def test_a_message_that_is_no_frame_is_dropped_over_sockets_too():
@@ -107,7 +107,7 @@ def test_a_message_that_is_no_frame_is_dropped_over_sockets_too():
             lives = [pool.submit(device.live, range(first, first + 10)) for device in devices]
             heard = [life.result(PATIENCE_S).heard for life in lives]
             assert all(of_round[1 - d].missing == "" for d in range(2) for of_round in heard[d])
-            dropped, first = devices[0].gossip.peers.dropped(), first + 10
+            dropped, first = devices[0].exchanges.peers.dropped(), first + 10
     assert dropped == {f"device 9: header of 0 bytes, expected {HEADER_BYTES}": 1}
 
 
@@ -158,17 +158,17 @@ def test_a_repeat_that_is_none_is_dropped_and_the_true_one_still_counts(what):
     script = Script(frame_from(EXPERIMENT, 1), ack_from(EXPERIMENT, 1), REFUSED[what], AGAIN, LAST)
     device = Device(EXPERIMENT, complete(2), 0, script)
     assert np.array_equal(mixed_by(device, 0), mixed_by(plain, 0))
-    assert device.gossip.peers.dropped() == {"device 1: another model or codec": 1}
-    assert device.gossip.heard == plain.gossip.heard
-    assert device.gossip.heard[1].attempts == 3
+    assert device.exchanges.peers.dropped() == {"device 1: another model or codec": 1}
+    assert device.exchanges.radio.heard() == plain.exchanges.radio.heard()
+    assert device.exchanges.radio.heard()[1].attempts == 3
 
 
 def test_a_repeat_that_comes_twice_is_heard_once():
     script = Script(frame_from(EXPERIMENT, 1), ack_from(EXPERIMENT, 1), AGAIN, AGAIN, LAST)
     device = Device(EXPERIMENT, complete(2), 0, script)
     device.exchange(0)
-    assert device.gossip.peers.dropped() == {"device 1: duplicate": 1}
-    assert device.gossip.heard[1].attempts == 3
+    assert device.exchanges.peers.dropped() == {"device 1: duplicate": 1}
+    assert device.exchanges.radio.heard()[1].attempts == 3
     answers = [header for _, header, _ in script.said if header.kind is Kind.ACK]
     assert [(header.attempt, bool(header.flags & 2)) for header in answers] == [
         (0, False),
@@ -186,7 +186,7 @@ def test_a_repeat_that_nobody_asked_for_changes_nothing():
         experiment, complete(2), 0, Script(frame_from(experiment, 1), unasked, ack_from(experiment, 1))
     )
     x = mixed_by(device, 0)
-    assert device.gossip.heard[1].attempts == 1
+    assert device.exchanges.radio.heard()[1].attempts == 1
     np.testing.assert_allclose(x, (learned(0, 0) + learned(1, 0)) / 2, atol=1e-6)
 
 
@@ -197,7 +197,7 @@ def test_whoever_misses_nothing_and_asks_for_more_gets_nothing():
     device = Device(experiment, complete(2), 0, script)
     device.exchange(0)
     assert [header.kind for _, header, _ in script.said] == [Kind.PARAMETERS, Kind.ACK]
-    assert device.gossip.heard[1].missing == ""
+    assert device.exchanges.radio.heard()[1].missing == ""
 
 
 def test_the_modulation_of_a_frame_must_be_one_that_this_run_uses():
@@ -206,5 +206,5 @@ def test_the_modulation_of_a_frame_must_be_one_that_this_run_uses():
     bad = [frame_from(experiment, 1, modulation=number) for number in (0, 1, 5)]
     device = Device(experiment, complete(2), 0, Script(*bad, frame_from(experiment, 1)))
     device.exchange(0)
-    assert device.gossip.peers.dropped() == {"device 1: another model or codec": 3}
-    assert device.gossip.heard[1].missing == ""
+    assert device.exchanges.peers.dropped() == {"device 1: another model or codec": 3}
+    assert device.exchanges.radio.heard()[1].missing == ""

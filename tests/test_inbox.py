@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.inbox import Expected, Frame, Inbox, Verdict
+from node.inbox import SCHEDULED, Expected, Frame, Inbox, Part, Verdict
 from protocol.codec import Layout, select
 from protocol.frame import FLAG_FINAL, Header, Kind, shape_of
 
@@ -25,8 +25,7 @@ EXPECTED = Expected(
     run=7,
     epoch=3,
     shape=shape_of(LAYOUT),
-    payload_bytes=BYTES,
-    layout=LAYOUT,
+    sweep=Part(BYTES, LAYOUT),
     modulations=frozenset({2, 3}),
     max_attempts=MAX_ATTEMPTS,
 )
@@ -37,7 +36,7 @@ NEIGHBOURS = {1: 5, 2: 0}
 ROUND = 4
 
 
-def header(sender=1, round_=ROUND, kind=Kind.PARAMETERS, attempt=0):
+def header(sender=1, round_=ROUND, kind=Kind.PARAMETERS, attempt=0, part=0):
     return Header(
         kind=kind,
         run=7,
@@ -45,6 +44,7 @@ def header(sender=1, round_=ROUND, kind=Kind.PARAMETERS, attempt=0):
         sender=sender,
         incarnation=NEIGHBOURS.get(sender, 0),
         round=round_,
+        part=part,
         attempt=attempt,
         modulation=2 if kind is Kind.PARAMETERS else 0,
         codec=1,
@@ -56,18 +56,25 @@ def header(sender=1, round_=ROUND, kind=Kind.PARAMETERS, attempt=0):
     )
 
 
-def frame(sender=1, round_=ROUND, kind=Kind.PARAMETERS, attempt=0):
+def frame(sender=1, round_=ROUND, kind=Kind.PARAMETERS, attempt=0, part=0):
     """Return a frame; a further attempt holds packets 1 and 3."""
     payload = np.zeros(BYTES[kind], dtype=np.uint8)
     if attempt and kind is Kind.PARAMETERS:
         payload = select(payload, LAYOUT, np.array([1, 3]))
-    return Frame(header(sender, round_, kind, attempt), payload)
+    return Frame(header(sender, round_, kind, attempt, part), payload)
 
 
-def inbox_at(round_, awaited=FIRST):
-    inbox = Inbox(EXPECTED, NEIGHBOURS)
-    inbox.begin(round_, awaited)
+def inbox_at(round_, awaited=FIRST, expected=EXPECTED):
+    inbox = Inbox(expected, NEIGHBOURS)
+    begin(inbox, round_, awaited)
     return inbox
+
+
+def begin(inbox, round_, awaited=FIRST, sweep=0):
+    """Enter a round, or a sweep of it, in which these frames of every neighbour are awaited."""
+    inbox.begin(round_, sweep)
+    for kind, attempt in awaited:
+        inbox.await_(NEIGHBOURS, kind, part=sweep, attempt=attempt)
 
 
 def feed_round(inbox, device, round_):
@@ -101,6 +108,7 @@ REFUSED = [
     (replace(GOOD, modulation=1), PARAMETERS_BYTES, Verdict.SHAPE),
     (replace(header(kind=Kind.ACK), modulation=2), ACK_BYTES, Verdict.SHAPE),
     (replace(GOOD, attempt=1), PARAMETERS_BYTES, Verdict.SHAPE),
+    (replace(GOOD, part=1), PARAMETERS_BYTES, Verdict.SHAPE),
     (header(kind=Kind.ACK, attempt=MAX_ATTEMPTS), ACK_BYTES, Verdict.SHAPE),
     (header(kind=Kind.ACK, attempt=1), ACK_BYTES + 1, Verdict.SHAPE),
 ]
@@ -137,7 +145,7 @@ def test_an_early_frame_waits_for_its_round():
     feed_round(inbox, 1, ROUND)
     assert inbox.feed(tomorrow) is Verdict.EARLY
     assert inbox.get(1, Kind.PARAMETERS) is not tomorrow
-    inbox.begin(ROUND + 1, FIRST)
+    begin(inbox, ROUND + 1)
     assert inbox.get(1, Kind.PARAMETERS) is tomorrow
     assert inbox.feed(frame(round_=ROUND + 1)) is Verdict.DUPLICATE
     assert inbox.may_come(1)  # its acknowledgement is still out
@@ -154,7 +162,7 @@ def test_waits_for_every_kind_of_frame_of_every_neighbour():
     assert inbox.waiting_for() == [2]
     feed_round(inbox, 2, ROUND)
     assert inbox.waiting_for() == []
-    inbox.begin(ROUND + 1, FIRST)
+    begin(inbox, ROUND + 1)
     assert inbox.waiting_for() == [1, 2]
 
 
@@ -171,7 +179,7 @@ def test_a_neighbour_that_went_on_to_a_later_round_is_not_waited_for(ahead):
     inbox.feed(frame(1, ROUND))
     inbox.feed(frame(1, ROUND + ahead))
     assert inbox.waiting_for() == [2]
-    inbox.begin(ROUND + 1, FIRST)
+    begin(inbox, ROUND + 1)
     assert inbox.may_come(1) == (ahead == 1)  # but it is, as soon as its own round begins
 
 
@@ -181,11 +189,11 @@ def test_silence_costs_one_deadline_once_and_is_lifted_when_heard_again():
     assert inbox.silence() == [1]
     assert inbox.waiting_for() == []
     for round_ in range(ROUND + 1, ROUND + 4):
-        inbox.begin(round_, FIRST)
+        begin(inbox, round_)
         assert inbox.waiting_for() == [2]
         feed_round(inbox, 2, round_)
         assert inbox.silence() == []
-    inbox.begin(ROUND + 4, FIRST)
+    begin(inbox, ROUND + 4)
     assert inbox.feed(frame(1, ROUND)) is Verdict.STALE
     assert not inbox.may_come(1)  # still behind: it would cost a deadline in every round
     inbox.feed(frame(1, ROUND + 4))
@@ -197,7 +205,7 @@ def test_an_early_frame_lifts_silence_too():
     inbox = inbox_at(ROUND)
     inbox.silence()
     inbox.feed(frame(1, ROUND + 1))
-    inbox.begin(ROUND + 1, FIRST)
+    begin(inbox, ROUND + 1)
     assert inbox.waiting_for() == [1]
 
 
@@ -209,7 +217,7 @@ def test_the_dead_are_not_waited_for():
     assert not inbox.is_dead(2)
     assert inbox.waiting_for() == [2]
     assert inbox.get(1, Kind.PARAMETERS) is not None  # what it said before still counts
-    inbox.begin(ROUND + 1, FIRST)
+    begin(inbox, ROUND + 1)
     assert inbox.waiting_for() == [2]
     assert inbox.silence() == [2]
 
@@ -224,7 +232,7 @@ def test_a_death_of_another_life_or_of_a_stranger_changes_nothing(device, incarn
 def test_memory_holds_two_rounds_of_frames_whatever_arrives():
     inbox, payloads = inbox_at(0), []
     for round_ in range(30):
-        inbox.begin(round_, FIRST)
+        begin(inbox, round_)
         for sent in [round_ - 1, round_, round_ + 1, round_ + 2, round_ + 40] * 2:
             for sender in (1, 2, 9):
                 for kind, attempt in product(BOTH, range(MAX_ATTEMPTS + 2)):
@@ -234,7 +242,7 @@ def test_memory_holds_two_rounds_of_frames_whatever_arrives():
                     del arrived
         most = 2 * len(BOTH) * MAX_ATTEMPTS * len(NEIGHBOURS)
         assert sum(ref() is not None for ref in payloads) <= most
-    inbox.begin(32, FIRST)
+    begin(inbox, 32)
     assert not any(ref() is not None for ref in payloads)
 
 
@@ -264,7 +272,7 @@ def test_what_is_taken_does_not_depend_on_how_streams_interleave(first, second, 
     turns = iter(order)
     inbox = inbox_at(0)
     for round_ in range(len(first) + 1):
-        inbox.begin(round_, FIRST)
+        begin(inbox, round_)
         while inbox.waiting_for():
             ready = [d for d, frames in coming.items() if frames and frames[0].header.round <= round_ + 1]
             inbox.feed(coming[ready[next(turns) % len(ready)]].popleft())
@@ -301,7 +309,7 @@ def test_whatever_happens_the_dead_and_the_silent_are_not_waited_for(happened):
                 assert (verdict is Verdict.STRANGER) == (sender == 9)
             case ("begin", steps):
                 round_ += steps
-                inbox.begin(round_, FIRST)
+                begin(inbox, round_)
             case ("silence",):
                 waited_for = inbox.waiting_for()
                 assert inbox.silence() == waited_for
@@ -336,17 +344,17 @@ def test_a_further_attempt_is_awaited_only_when_it_is_asked_for():
     feed_round(inbox, 2, ROUND)
     feed_round(inbox, 1, ROUND)
     assert inbox.waiting_for() == []
-    inbox.await_also(1, Kind.PARAMETERS, 1)
+    inbox.await_([1], Kind.PARAMETERS, attempt=1)
     assert inbox.waiting_for() == [1]
     assert inbox.may_come(1, Kind.PARAMETERS)
     assert not inbox.may_come(1, Kind.ACK)
     again = frame(attempt=1)
     assert inbox.feed(again) is Verdict.TAKEN
-    assert inbox.get(1, Kind.PARAMETERS, 1) is again
+    assert inbox.get(1, Kind.PARAMETERS, attempt=1) is again
     assert inbox.get(1, Kind.PARAMETERS) is not again
     assert inbox.waiting_for() == []
-    inbox.begin(ROUND + 1, FIRST)
-    assert inbox.get(1, Kind.PARAMETERS, 1) is None
+    begin(inbox, ROUND + 1)
+    assert inbox.get(1, Kind.PARAMETERS, attempt=1) is None
     assert inbox.waiting_for() == [1, 2]
     inbox.feed(frame(1, ROUND + 1))
     inbox.feed(frame(1, ROUND + 1, Kind.ACK))
@@ -361,7 +369,7 @@ def test_attempts_are_told_apart_and_each_counts_once(kind):
     assert [inbox.feed(frame(kind=kind, attempt=k)) for k in range(MAX_ATTEMPTS)] == [
         Verdict.DUPLICATE
     ] * MAX_ATTEMPTS
-    assert [inbox.get(1, kind, attempt) for attempt in range(MAX_ATTEMPTS)] == fed
+    assert [inbox.get(1, kind, attempt=attempt) for attempt in range(MAX_ATTEMPTS)] == fed
     assert inbox.dropped == {(1, Verdict.DUPLICATE): MAX_ATTEMPTS}
 
 
@@ -371,12 +379,12 @@ def test_an_attempt_beyond_the_maximum_is_dropped(kind, attempt):
     inbox = inbox_at(ROUND)
     assert inbox.feed(frame(kind=kind, attempt=attempt)) is Verdict.SHAPE
     assert inbox.dropped == {(1, Verdict.SHAPE): 1}
-    assert inbox.get(1, kind, attempt) is None
+    assert inbox.get(1, kind, attempt=attempt) is None
 
 
 def test_without_arq_there_is_no_second_attempt():
     inbox = Inbox(replace(EXPECTED, max_attempts=1), NEIGHBOURS)
-    inbox.begin(ROUND, FIRST)
+    begin(inbox, ROUND)
     assert inbox.feed(frame()) is Verdict.TAKEN
     assert inbox.feed(frame(attempt=1)) is Verdict.SHAPE
     assert inbox.feed(frame(kind=Kind.ACK, attempt=1)) is Verdict.SHAPE
@@ -411,7 +419,7 @@ def test_silence_ends_the_wait_for_a_repeat_and_a_death_does():
         inbox = inbox_at(ROUND)
         feed_round(inbox, 1, ROUND)
         feed_round(inbox, 2, ROUND)
-        inbox.await_also(1, Kind.ACK, 1)
+        inbox.await_([1], Kind.ACK, attempt=1)
         assert inbox.may_come(1, Kind.ACK)
         end(inbox)
         assert not inbox.may_come(1, Kind.ACK)
@@ -421,7 +429,7 @@ def test_silence_ends_the_wait_for_a_repeat_and_a_death_does():
 def test_whoever_went_on_sends_no_more_repeats_of_this_round():
     inbox = inbox_at(ROUND)
     feed_round(inbox, 1, ROUND)
-    inbox.await_also(1, Kind.PARAMETERS, 1)
+    inbox.await_([1], Kind.PARAMETERS, attempt=1)
     inbox.feed(frame(1, ROUND + 1))
     assert not inbox.may_come(1, Kind.PARAMETERS)
     assert not inbox.may_come(1)
@@ -442,4 +450,73 @@ def test_every_frame_of_a_round_is_either_kept_once_or_counted(fed):
     for sender in NEIGHBOURS:
         for kind in BOTH:
             for attempt in range(MAX_ATTEMPTS):
-                assert (inbox.get(sender, kind, attempt) is not None) == ((sender, kind, attempt) in kept)
+                assert (inbox.get(sender, kind, attempt=attempt) is not None) == (
+                    (sender, kind, attempt) in kept
+                )
+
+
+# Rounds of several parts
+
+TWO_SWEEPS = replace(EXPECTED, num_sweeps=2)
+CHUNK = Layout("float32", 4, 16, checked=True)
+CHUNK_BYTES = {Kind.PARAMETERS: 8 + CHUNK.payload_bytes, Kind.ACK: 1}
+
+
+def chunk(sender=1, round_=ROUND, part=2):
+    """Return a frame of a scheduled part."""
+    payload = np.zeros(CHUNK_BYTES[Kind.PARAMETERS], dtype=np.uint8)
+    return Frame(replace(header(sender, round_, part=part), payload_bytes=len(payload)), payload)
+
+
+def test_sweeps_are_told_apart_and_the_next_one_may_come_early():
+    inbox = inbox_at(ROUND, expected=TWO_SWEEPS)
+    for sweep in (0, 1):
+        assert inbox.feed(frame(part=sweep)) is Verdict.TAKEN
+        assert inbox.feed(frame(part=sweep)) is Verdict.DUPLICATE
+    assert inbox.feed(frame(part=2)) is Verdict.SHAPE
+    assert inbox.get(1, Kind.PARAMETERS).header.part == 0
+    begin(inbox, ROUND, sweep=1)
+    assert inbox.get(1, Kind.PARAMETERS) is None  # its sweep is over
+    assert inbox.get(1, Kind.PARAMETERS, part=1).header.part == 1
+    assert inbox.waiting_for() == [1, 2]
+    assert not inbox.may_come(1, Kind.PARAMETERS)
+    assert inbox.may_come(1, Kind.ACK)
+    assert inbox.feed(frame(2)) is Verdict.STALE
+
+
+def test_a_neighbour_in_the_next_sweep_is_not_waited_for_in_this_one():
+    inbox = inbox_at(ROUND, expected=TWO_SWEEPS)
+    inbox.feed(frame(1, part=1))
+    assert inbox.waiting_for() == [2]
+    assert inbox.is_gone(1)
+    assert not inbox.is_behind(ROUND)  # it is in this round all the same
+
+
+def test_scheduled_parts_come_before_sweeps_and_are_as_the_schedule_has_them():
+    inbox = inbox_at(ROUND, awaited=())
+    inbox.begin(ROUND, SCHEDULED)
+    assert inbox.feed(chunk()) is Verdict.SHAPE  # nothing is scheduled
+    inbox.expect({2: Part(CHUNK_BYTES, CHUNK), 3: Part(CHUNK_BYTES, CHUNK)})
+    inbox.await_([1], Kind.PARAMETERS, part=2)
+    assert inbox.may_come(1, part=2)
+    assert not inbox.may_come(1, part=3)
+    assert inbox.feed(chunk(part=3)) is Verdict.TAKEN
+    assert inbox.may_come(1, part=2)  # parts of a schedule have no order
+    assert inbox.feed(chunk(part=4)) is Verdict.SHAPE
+    assert inbox.feed(chunk()) is Verdict.TAKEN
+    assert not inbox.may_come(1)
+    assert inbox.feed(chunk(round_=ROUND + 1)) is Verdict.EARLY
+
+
+def test_who_gossips_has_left_the_schedule():
+    inbox = inbox_at(ROUND, awaited=())
+    inbox.begin(ROUND, SCHEDULED)
+    inbox.expect({2: Part(CHUNK_BYTES, CHUNK)})
+    inbox.await_([1, 2], Kind.PARAMETERS, part=2)
+    assert inbox.feed(frame(1)) is Verdict.TAKEN
+    assert inbox.is_gone(1)
+    assert inbox.waiting_for() == [2]
+    begin(inbox, ROUND)
+    assert inbox.get(1, Kind.PARAMETERS) is not None
+    assert inbox.feed(chunk(2)) is Verdict.STALE
+    assert inbox.waiting_for() == [1, 2]

@@ -170,7 +170,7 @@ class _Link:
     def _spend(self, batch: Batch, part: Layout, attempt: int) -> float:
         """Charge both ends for one attempt and its acknowledgement; return their airtime."""
         access, bitmap_bits = batch.access, batch.layout.num_packets if attempt else 0
-        data_s = access.frame_airtime_s(part, self._radio.modulation, bitmap_bits=bitmap_bits)
+        data_s = access.frame_airtime_s(part, self._radio.modulation, side_bits=bitmap_bits)
         self.sender.transmit((RECEIVER,), data_s)
         self.receiver.receive(SENDER, data_s)
         # Where nobody acknowledges, that takes no time.
