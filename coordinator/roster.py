@@ -16,6 +16,7 @@ from protocol.messages import (
     Done,
     Failed,
     FromDevice,
+    Gains,
     Hello,
     Message,
     Neighbour,
@@ -100,6 +101,8 @@ class Roster:
                 return self._start_if_all_are_ready(now_s)
             case Report():
                 member.rounds = message.round + 1
+                return []
+            case Gains():
                 return []
             case Done():
                 member.rounds = message.rounds

@@ -22,7 +22,7 @@ from node.train import Trainer
 from node.transport.zmq import Context, ZmqTransport
 from protocol.air import frame_layout
 from protocol.config import Experiment
-from protocol.messages import CONSENSUS_SAMPLE, Done, Ready, Report, Welcome
+from protocol.messages import CONSENSUS_SAMPLE, Done, Gains, Ready, Report, Welcome
 from protocol.streams import Purpose, stream
 
 
@@ -55,6 +55,7 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
         for neighbour in start.neighbours:
             transport.connect(neighbour.device, neighbour.address)
         exchanges = Exchanges(welcome, start, transport, layout, model.x)
+        exchanges.follow(start.schedule)
         radio, peers = exchanges.radio, exchanges.peers
         sample = consensus_sample(experiment.seed, layout.num_values)
         watch, pacer = Stopwatch(), Pacer(experiment.runtime)
@@ -63,12 +64,22 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
             for round_ in range(experiment.rounds):
                 watch.restart()
                 control.check()
+                if is_rescheduled(experiment, round_):
+                    gains = Gains(
+                        run_id=welcome.run_id, device=device, round=round_, snr_db=radio.snrs_db(round_ - 1)
+                    )
+                    exchanges.follow(control.ask_for_schedule(gains, experiment.runtime.liveness_wall_s))
+                    watch.lap("wait")
                 radio.begin_round()
                 # Back after a stop, a device that trained at its neighbours' speed would never reach them.
                 trained = None if exchanges.is_behind(round_) else trainer.local_sgd()
                 watch.lap("train")
                 radio.compute(trained)
-                for sweep in range(experiment.aggregation.sweeps):
+                pacer.hold(radio.air_s, peers, control)
+                watch.lap("pace")
+                averaged = exchanges.average(x, round_, control, watch)
+                gossips = averaged is None or averaged.broken
+                for sweep in range(experiment.aggregation.sweeps if gossips else 0):
                     sent = exchanges.encode(x, round_, sweep)
                     watch.lap("encode")
                     pacer.hold(radio.air_s, peers, control)
@@ -90,6 +101,7 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                     heard=radio.heard(),
                     dropped=peers.dropped(),
                     spent=radio.spent(),
+                    averaged=averaged,
                     deadlines_missed=pacer.missed(),
                     wall_s=watch.wall_s,
                     stages_wall_s=watch.stages(),
@@ -122,6 +134,12 @@ def is_evaluated(experiment: Experiment, round_: int) -> bool:
     """Say whether the test set is run after this round; after the last one it always is."""
     every = experiment.training.evaluate_every
     return round_ == experiment.rounds - 1 or (every > 0 and (round_ + 1) % every == 0)
+
+
+def is_rescheduled(experiment: Experiment, round_: int) -> bool:
+    """Say whether a new schedule is due before this round; the first one comes with the start."""
+    aggregation = experiment.aggregation
+    return aggregation.is_scheduled and round_ > 0 and round_ % aggregation.epoch_rounds == 0
 
 
 def save(model: FlatModel, welcome: Welcome) -> Path:

@@ -23,11 +23,13 @@ from protocol.messages import (
     PROTOCOL_VERSION,
     Bye,
     FromCoordinator,
+    Gains,
     Hello,
     Message,
     NeighbourDied,
     Refuse,
     Report,
+    Schedule,
     Start,
     Stop,
     Welcome,
@@ -59,6 +61,7 @@ class Control:
         self._url = url
         self._terminated = terminated
         self._absent_since: float | None = monotonic()
+        self._deaths: list[NeighbourDied] = []
         self._reports: list[bytes] = []
         self._reported_s = float("-inf")
         self.grace_s = float("inf")
@@ -140,17 +143,35 @@ class Control:
                 raise Leave("told to stop before the start")
         raise RunError(f"the run did not start within {wait_wall_s:g} s")
 
+    def ask_for_schedule(self, gains: Gains, wait_wall_s: float) -> Schedule | None:
+        """Tell how well neighbours are heard, and be told how to average from this round on.
+
+        None if there is no answer in time, or nobody there to give one. Raises Leave as `news` does.
+        """
+        self.send(gains)
+        deadline = monotonic() + wait_wall_s
+        while monotonic() < deadline and not self.absent:
+            message = self._receive(min(deadline, monotonic() + SLICE_WALL_S))
+            if isinstance(message, Schedule) and message.round == gains.round:
+                return message
+            self._heed(message)
+            self.check()
+        return None
+
     def news(self) -> list[NeighbourDied]:
         """Return the deaths reported since the last call; raises Leave when it is time to go."""
         self._send_reports_if_due()
-        deaths = []
         while (message := self._receive(0)) is not None:
-            if isinstance(message, NeighbourDied):
-                deaths.append(message)
-            elif isinstance(message, Stop | Bye):
-                raise Leave("told to stop")
+            self._heed(message)
         self.check()
+        deaths, self._deaths = self._deaths, []
         return deaths
+
+    def _heed(self, message: FromCoordinator | None) -> None:
+        if isinstance(message, NeighbourDied):
+            self._deaths.append(message)
+        elif isinstance(message, Stop | Bye):
+            raise Leave("told to stop")
 
     def wait(self, wall_s: float) -> None:
         """Wait so long, or until the coordinator has said something."""

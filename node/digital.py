@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from node.mixing import Arrived
 from node.peers import Peers, Stamp
 from node.radio import Grid, Radio
 from node.stopwatch import Stopwatch
@@ -77,7 +78,8 @@ class Inbound:
     receiving: Receiving
     end_air_s: float
     """When the last of it had come, or the deadline if that was before."""
-    side: Bytes = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
+    whole: Bytes = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
+    """The first attempt as it came, side information and packets: received memory, not to be written."""
     pieces: list[tuple[Float32s, Selection | None, Mask]] = field(default_factory=list)
     """Numbers as they came (Selection: of these packets only), and which packets of them to use."""
     closed: bool = False
@@ -87,13 +89,29 @@ class Inbound:
         """Say whether anything of it came."""
         return self.receiving.attempt >= 0
 
+    @property
+    def side(self) -> Bytes:
+        """Its side information."""
+        return self.whole[: self.shape.side_bytes]
+
+
+def accumulate_(arrived: Arrived, inbound: Inbound, weight: float, wanted: Mask) -> None:
+    """Add the wanted ones of the packets that came, each once; wanted has shape (num_packets,)."""
+    for x, selection, fresh in inbound.pieces:
+        if selection is None:
+            counted = fresh & wanted
+            if counted.any():
+                arrived.add_(x, weight, counted)
+        elif (counted := fresh & wanted[selection.packets]).any():
+            arrived.add_selection_(x, weight, selection, counted)
+
 
 class Digital:
     """The digital radio, and with `radio.scheme = "ideal"` the same without an air."""
 
     def __init__(self, peers: Peers, radio: Radio) -> None:
-        self._peers = peers
-        self._radio = radio
+        self.peers = peers
+        self.radio = radio
         self._knobs = radio.knobs
         self._ideal = radio.knobs.scheme == "ideal"
         self._grid = radio.grid
@@ -107,10 +125,10 @@ class Digital:
 
     def begin(self, round_: int, sweep: int, grid: Grid, *, answered: bool) -> None:
         """Enter an exchange, in which receivers answer frames or do not; nothing is on its way yet."""
-        self._peers.inbox.begin(round_, sweep)
+        self.peers.inbox.begin(round_, sweep)
         self._grid, self._answered = grid, answered
         self._outbounds, self._inbounds, self._free_air_s = [], [], {}
-        self.end_air_s = self._radio.air_s
+        self.end_air_s = self.radio.air_s
 
     def send(
         self, shape: Shape, outgoing: Outgoing, turns: Mapping[int, int], *, ready_air_s: float
@@ -128,9 +146,9 @@ class Digital:
             start_air_s, reached = self._transmit(outbound, shape, outgoing, group, 0, ready_air_s)
             starts.append(start_air_s)
             for device in reached:
-                self._radio.tally(device).packets_sent += shape.layout.num_packets
+                self.radio.tally(device).packets_sent += shape.layout.num_packets
         if self._answered:
-            self._peers.inbox.await_(turns, Kind.ACK, part=shape.part)
+            self.peers.inbox.await_(turns, Kind.ACK, part=shape.part)
         outbound.start_air_s = min(starts)
         return outbound
 
@@ -139,9 +157,9 @@ class Digital:
     ) -> Inbound:
         """Await a neighbour's frame, sent in a turn of its slot; it counts if it comes by the deadline."""
         receiving = Receiving(shape.layout.num_packets, max_attempts=self._knobs.attempts)
-        inbound = Inbound(shape, device, turn, deadline_air_s, own, receiving, self._radio.air_s)
+        inbound = Inbound(shape, device, turn, deadline_air_s, own, receiving, self.radio.air_s)
         self._inbounds.append(inbound)
-        self._peers.inbox.await_((device,), Kind.PARAMETERS, part=shape.part)
+        self.peers.inbox.await_((device,), Kind.PARAMETERS, part=shape.part)
         return inbound
 
     def hear(self, watch: Stopwatch) -> None:
@@ -158,11 +176,11 @@ class Digital:
 
     def is_coming(self, inbound: Inbound) -> bool:
         """Say whether more may come of a neighbour's frame."""
-        return self._peers.inbox.may_come(inbound.device, Kind.PARAMETERS, inbound.shape.part)
+        return self.peers.inbox.may_come(inbound.device, Kind.PARAMETERS, inbound.shape.part)
 
     def is_going(self, outbound: Outbound, device: int) -> bool:
         """Say whether a neighbour may yet answer a frame, or be sent something of it again."""
-        return outbound.sending.wants(device) or self._peers.inbox.may_come(
+        return outbound.sending.wants(device) or self.peers.inbox.may_come(
             device, Kind.ACK, outbound.shape.part
         )
 
@@ -181,11 +199,11 @@ class Digital:
         ready_air_s = max(ready_air_s, self._free_air_s.get(turn, 0.0))
         start_air_s = self._grid.access.data_start_s(ready_air_s, self._grid.slot, turn)
         stamp = Stamp(start_air_s, shape.part, attempt, modulation)
-        reached = self._peers.send(group, Kind.PARAMETERS, outgoing, stamp)
+        reached = self.peers.send(group, Kind.PARAMETERS, outgoing, stamp)
         airtime_s = self._airtime_s(shape, modulation)
         if reached and not self._ideal:
-            self._radio.ledger.wait_for_slot(ready_air_s, start_air_s)
-            self._radio.ledger.transmit(reached, airtime_s, start_air_s=start_air_s)
+            self.radio.ledger.wait_for_slot(ready_air_s, start_air_s)
+            self.radio.ledger.transmit(reached, airtime_s, start_air_s=start_air_s)
         self._free_air_s[turn] = start_air_s + airtime_s
         self.end_air_s = max(self.end_air_s, start_air_s + airtime_s)
         return start_air_s, reached
@@ -196,20 +214,20 @@ class Digital:
     def _choose(self, group: tuple[int, ...], shape: Shape, turn: int, attempt: int) -> Modulation:
         """Choose the highest modulation that meets the target at every receiver, or the most robust one."""
         slowest, *faster = permitted(self._knobs)
-        round_, me, slot = self._peers.inbox.round, self._peers.device, self._grid.slot
+        round_, me, slot = self.peers.inbox.round, self.peers.device, self._grid.slot
         for modulation in reversed(faster):
             mine = Transmission(round_, me, slot, turn, attempt, modulation, shape.part)
-            table, packet_bits = self._radio.tables.get(modulation), int(shape.layout.packet_bits[0])
-            snrs = [self._radio.links[d].snr(mine, shape.layout, self._grid.access) for d in group]
+            table, packet_bits = self.radio.tables.get(modulation), int(shape.layout.packet_bits[0])
+            snrs = [self.radio.links[d].snr(mine, shape.layout, self._grid.access) for d in group]
             if all(meets_target(self._knobs, modulation, snr, packet_bits, table) for snr in snrs):
                 return modulation
         return slowest
 
     def _hear_frame(self, inbound: Inbound, watch: Stopwatch) -> bool:
         """Take in the next attempt of a neighbour's frame; False if it is not there."""
-        receiving, tally, part = inbound.receiving, self._radio.tally(inbound.device), inbound.shape.part
+        receiving, tally, part = inbound.receiving, self.radio.tally(inbound.device), inbound.shape.part
         attempt = receiving.attempt + 1
-        frame = self._peers.inbox.get(inbound.device, Kind.PARAMETERS, part=part, attempt=attempt)
+        frame = self.peers.inbox.get(inbound.device, Kind.PARAMETERS, part=part, attempt=attempt)
         if frame is None or (attempt and receiving.complete):
             return False
         packets: Counts | slice
@@ -219,7 +237,7 @@ class Digital:
             shape = Shape(part, selection.layout, side_bits=inbound.shape.layout.num_packets)
         else:
             selection, shape, packets = None, inbound.shape, slice(None)
-            inbound.side, payload = frame.payload[: shape.side_bytes], frame.payload[shape.side_bytes :]
+            inbound.whole, payload = frame.payload, frame.payload[shape.side_bytes :]
         reception, arrival_air_s = self._cross(inbound, frame.header, payload, shape)
         watch.lap("air")
         on_time = arrival_air_s <= inbound.deadline_air_s
@@ -237,7 +255,7 @@ class Digital:
         inbound.end_air_s = min(arrival_air_s, inbound.deadline_air_s)
         self.end_air_s = max(self.end_air_s, inbound.end_air_s)
         if not receiving.complete:
-            self._peers.inbox.await_((inbound.device,), Kind.PARAMETERS, part=part, attempt=attempt + 1)
+            self.peers.inbox.await_((inbound.device,), Kind.PARAMETERS, part=part, attempt=attempt + 1)
         watch.lap("decode")
         if self._answered:
             answered_air_s = self._answer(inbound, arrival_air_s)
@@ -253,7 +271,7 @@ class Digital:
         if self._ideal:
             return Reception(np.ones(shape.layout.num_packets, dtype=np.bool_), 0), header.air_s
         modulation = MODULATION_OF[header.modulation]
-        slot = self._peers.neighbours[inbound.device].slot
+        slot = self.peers.neighbours[inbound.device].slot
         theirs = Transmission(
             header.round,
             inbound.device,
@@ -267,14 +285,14 @@ class Digital:
             payload,
             shape.layout,
             self._knobs,
-            self._radio.links[inbound.device].snr(theirs, shape.layout, self._grid.access),
+            self.radio.links[inbound.device].snr(theirs, shape.layout, self._grid.access),
             theirs,
-            seed=self._radio.experiment.seed,
-            receiver=self._peers.device,
-            table=self._radio.tables.get(modulation),
+            seed=self.radio.experiment.seed,
+            receiver=self.peers.device,
+            table=self.radio.tables.get(modulation),
         )
         airtime_s = self._airtime_s(shape, modulation)
-        self._radio.ledger.receive(inbound.device, airtime_s)
+        self.radio.ledger.receive(inbound.device, airtime_s)
         return reception, header.air_s + airtime_s
 
     def _accept(self, inbound: Inbound, bad: Selection, packets: Counts | slice) -> None:
@@ -300,8 +318,8 @@ class Digital:
         bitmap = Outgoing(np.packbits(receiving.intact))
         start_air_s = access.ack_start_s(arrival_air_s, self._grid.slot, self._grid.turns[device])
         stamp = Stamp(start_air_s, inbound.shape.part, receiving.attempt, final=receiving.complete)
-        if self._peers.send((device,), Kind.ACK, bitmap, stamp):
-            self._radio.ledger.transmit((device,), access.ack_turn_s, start_air_s=start_air_s)
+        if self.peers.send((device,), Kind.ACK, bitmap, stamp):
+            self.radio.ledger.transmit((device,), access.ack_turn_s, start_air_s=start_air_s)
         return start_air_s + access.ack_turn_s
 
     def _hear_answer(self, outbound: Outbound, device: int) -> None:
@@ -309,16 +327,16 @@ class Digital:
         attempt = sending.unanswered(device)
         if attempt is None:
             return
-        frame = self._peers.inbox.get(device, Kind.ACK, part=part, attempt=attempt)
+        frame = self.peers.inbox.get(device, Kind.ACK, part=part, attempt=attempt)
         if frame is None:
-            if not self._peers.inbox.may_come(device, Kind.ACK, part):
+            if not self.peers.inbox.may_come(device, Kind.ACK, part):
                 sending.give_up(device)  # or whoever still misses something would wait for it
             return
         arrival_air_s = frame.header.air_s + self._grid.access.ack_turn_s
         got = np.unpackbits(frame.payload, count=outbound.shape.layout.num_packets).view(np.bool_)
         final = bool(frame.header.flags & FLAG_FINAL) or bool(got.all())
         sending.answer(device, got, final=final, air_s=arrival_air_s)
-        self._radio.ledger.receive(device, self._grid.access.ack_turn_s)
+        self.radio.ledger.receive(device, self._grid.access.ack_turn_s)
         self.end_air_s = max(self.end_air_s, arrival_air_s)
 
     def _repeat(self, outbound: Outbound, repeat: Repeat) -> None:
@@ -332,7 +350,7 @@ class Digital:
         )
         for device in repeat.receivers:
             if device in reached:
-                self._radio.tally(device).packets_resent += len(repeat.packets)
-                self._peers.inbox.await_((device,), Kind.ACK, part=whole.part, attempt=repeat.attempt)
+                self.radio.tally(device).packets_resent += len(repeat.packets)
+                self.peers.inbox.await_((device,), Kind.ACK, part=whole.part, attempt=repeat.attempt)
             else:
                 outbound.sending.unsent(device)

@@ -1,6 +1,7 @@
 """What a device exchanges with others, for as long as the run lasts: who waits for what, and how long.
 
-What is sent and what becomes of what arrives is up to the scheme: digital gossip, or an analog sum.
+What is sent and what becomes of what arrives is up to the scheme: digital gossip, an analog sum, or, as
+long as a schedule holds, exact averaging along a tree or a ring.
 """
 
 from time import monotonic
@@ -8,18 +9,21 @@ from time import monotonic
 import torch
 
 from node.analog import Analog
+from node.averaging import Averaging
 from node.control import SLICE_WALL_S, Control
 from node.digital import Digital
 from node.gossip import Gossip
-from node.mixing import Arrived
+from node.mixing import Arrived, mixing_step
 from node.peers import Peers
 from node.radio import Radio
+from node.ring import Ring
 from node.scheme import Scheme, Sent
 from node.stopwatch import Stopwatch
 from node.transport.zmq import ZmqTransport
+from node.tree import Tree
 from protocol.access import num_blocks
 from protocol.codec import Layout
-from protocol.messages import Start, Welcome
+from protocol.messages import Averaged, RingPlace, Schedule, Start, TreePlace, Welcome
 
 
 class Exchanges:
@@ -38,11 +42,42 @@ class Exchanges:
         else:
             sizes = Gossip.payload_bytes(layout)
         self.peers = Peers(welcome, start.neighbours, transport, layout, sizes)
+        self._digital = Digital(self.peers, self.radio)
+        self._layout = layout
+        self._averaging: Averaging | None = None
         self._scheme: Scheme = (
             Analog(self.peers, self.radio, layout, self._arrived, x)
             if analog
-            else Gossip(self.peers, self.radio, Digital(self.peers, self.radio), layout, self._arrived)
+            else Gossip(self.peers, self.radio, self._digital, layout, self._arrived)
         )
+
+    def follow(self, schedule: Schedule | None) -> None:
+        """Average by a schedule from the next round on, or gossip."""
+        match schedule.place if schedule else None:
+            case TreePlace() as place:
+                self._averaging = Tree(self._digital, place, self._layout)
+            case RingPlace() as place:
+                self._averaging = Ring(self._digital, place, self._layout)
+            case None:
+                self._averaging = None
+        self.peers.inbox.expect(self._averaging.parts if self._averaging else {})
+
+    def average(self, x: torch.Tensor, round_: int, control: Control, watch: Stopwatch) -> Averaged | None:
+        """Move x, shape (num_values,), to its mean over all devices, along the tree or ring of the schedule.
+
+        None if there is no schedule, or it broke in an earlier round; if it breaks in this one, x stays as
+        it is. Waits and raises as `exchange`.
+        """
+        averaging = self._averaging
+        if averaging is None:
+            return None
+        averaging.begin(x, round_)
+        self._wait_for(averaging, control, watch)
+        if averaging.broken:  # until the next schedule
+            self._averaging = None
+        averaged = averaging.settle_(x, mixing_step(self.radio.experiment.aggregation, round_))
+        watch.lap("mix")
+        return averaged
 
     def encode(self, x: torch.Tensor, round_: int, sweep: int = 0) -> Sent:
         """Turn the parameters x, shape (num_values,), into what goes on the air."""
@@ -56,8 +91,13 @@ class Exchanges:
         Waits at most `runtime.liveness_wall_s` for whoever is neither dead nor silent. Raises Leave
         when the coordinator says so, or is away for longer than the grace.
         """
-        scheme, peers = self._scheme, self.peers
-        scheme.begin(sent, round_, sweep)
+        self._scheme.begin(sent, round_, sweep)
+        self._wait_for(self._scheme, control, watch)
+        return self._arrived
+
+    def _wait_for(self, scheme: Scheme | Averaging, control: Control, watch: Stopwatch) -> None:
+        """Receive until a scheme has nothing to wait for any more, and let the clock feel it."""
+        peers = self.peers
         peers.heed(control)
         watch.lap("send")
         next_look = monotonic() + SLICE_WALL_S
@@ -75,7 +115,6 @@ class Exchanges:
             if now >= deadline:
                 peers.inbox.silence()
         self.radio.pass_to(scheme.end())
-        return self._arrived
 
     def is_behind(self, round_: int) -> bool:
         """Say whether a living neighbour has gone beyond this round, so that there is no time to train."""

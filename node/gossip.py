@@ -6,7 +6,7 @@ What arrived is accumulated in neighbour order, so the sum does not depend on th
 import numpy as np
 import torch
 
-from node.digital import Digital, Inbound, Outbound, Shape
+from node.digital import Digital, Inbound, Outbound, Shape, accumulate_
 from node.mixing import Arrived
 from node.peers import Peers
 from node.radio import Radio
@@ -99,14 +99,7 @@ class Gossip:
         if mixed is None:
             tally.missing = "dead" if self._peers.inbox.is_dead(device) else "wall"
             return
-        weight = self._peers.neighbours[device].weight
-        for x, selection, fresh in inbound.pieces:
-            if selection is None:
-                counted = fresh & mixed
-                if counted.any():
-                    self._arrived.add_(x, weight, counted)
-            elif (counted := fresh & mixed[selection.packets]).any():
-                self._arrived.add_selection_(x, weight, selection, counted)
+        accumulate_(self._arrived, inbound, self._peers.neighbours[device].weight, mixed)
         if inbound.receiving.late and inbound.receiving.attempt == 0:  # a late repeat leaves what came before
             tally.missing = "air"
         tally.packets_lost += self._layout.num_packets - int(np.count_nonzero(mixed))

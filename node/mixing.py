@@ -82,7 +82,9 @@ class Arrived:
             self.m *= np.float32(step)
         if self.m.min() == self.m.max():
             mass = float(self.m[0])
-            if xhat is None:
+            if xhat is None and mass == 1:
+                x.copy_(self.s)
+            elif xhat is None:
                 torch.add(self.s, x, alpha=1 - mass, out=x)
             else:
                 x.add_(self.s).add_(xhat, alpha=-mass)

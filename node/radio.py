@@ -49,6 +49,7 @@ class Radio:
         turns = {device: turn for turn, device in enumerate(sorted(n.device for n in start.neighbours))}
         self.grid = Grid(access, start.slot, turns)
         """Of exchanges with all neighbours."""
+        self.num_colours = start.num_slots
         self.ledger = Ledger(experiment.radio, experiment.device)
         self.tallies: dict[int, Tally] = {}
         self.tables: dict[Modulation, PacketErrorTable] = {
@@ -92,6 +93,10 @@ class Radio:
         if self._keeps_time:
             self.ledger.pass_time(air_s - self.air_s)
             self.air_s = air_s
+
+    def snrs_db(self, round_: int) -> dict[int, float]:
+        """Return how well each neighbour is heard in a round: Es/N0 [dB], fades included."""
+        return {device: link.round_snr_db(round_) for device, link in self.links.items()}
 
     def tally(self, device: int) -> Tally:
         """Return this round's counts of one neighbour."""

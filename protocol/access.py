@@ -139,6 +139,37 @@ def plan_access(experiment: Experiment, layout: Layout, *, num_colours: int, max
     )
 
 
+def plan_scheduled_access(
+    experiment: Experiment,
+    layout: Layout,
+    *,
+    num_colours: int,
+    data_turns: int,
+    ack_turns: int,
+    side_bits: int,
+) -> Access:
+    """Lay out the grid for frames that a tree or a ring sends, of this layout at most.
+
+    They carry side information, go to some neighbours only, and are answered only for the sake of repeats.
+    """
+    radio = experiment.radio
+    if radio.scheme == "ideal":
+        return Access(radio, 0, inf, 1, 0.0, 0, 0.0, 0.0)
+    bare = Access(radio, 0, link_bandwidth_hz(radio, num_colours), 1, 0.0, 0, 0.0, 0.0)
+    slowest, repeats = permitted(radio)[0], radio.attempts > 1
+    bitmap_bits = layout.num_packets
+    return Access(
+        radio,
+        num_colours if radio.access == "tdma" else 0,
+        bare.bandwidth_hz,
+        data_turns,
+        bare.frame_airtime_s(layout, slowest, side_bits=max(side_bits, bitmap_bits if repeats else 0)),
+        ack_turns if repeats else 0,
+        bare.side_airtime_s(bitmap_bits) if repeats else 0.0,
+        bare.packets_airtime_s(float(layout.packet_bits[0]), slowest),
+    )
+
+
 def link_bandwidth_hz(radio: Radio, num_colours: int) -> float:
     """Bandwidth of one link: all of it, or with `shared_bandwidth` a colour's part of it."""
     shared = radio.access == "parallel" and radio.shared_bandwidth

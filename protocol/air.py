@@ -5,7 +5,7 @@ of arrival see the same fades and the same flipped bits.
 """
 
 from dataclasses import dataclass
-from math import ceil, hypot
+from math import ceil, hypot, log10
 
 import numpy as np
 
@@ -92,6 +92,11 @@ class AirLink:
             seed=self._experiment.seed,
             pair=self._pair,
         )
+
+    def round_snr_db(self, round_: int) -> float:
+        """Es/N0 [dB] of a whole round: the mean over all fades of it."""
+        gains = self._fading.gains(round_ // self._experiment.radio.coherence_rounds)
+        return self.mean_snr_db(round_) + 10 * log10(float(gains.mean()))
 
     def snr(self, transmission: Transmission, layout: Layout, access: Access | None = None) -> Floats:
         """Instantaneous Es/N0 (linear) of each packet of a transmission, shape (num_packets,)."""

@@ -11,6 +11,7 @@ leaves the body one aligned array that is written and read in single passes.
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -157,6 +158,27 @@ class Layout:
         counts[-1] = self.num_values - (self.num_packets - 1) * self.values_per_packet
         return counts
 
+    def cut(self, number: int) -> tuple["Chunk", ...]:
+        """Cut the numbers into contiguous chunks, as equal as can be, each with packets of its own.
+
+        Raises BadInput if there are fewer numbers than chunks.
+        """
+        if number > self.num_values:
+            raise BadInput(f"model: {self.num_values} parameters cannot be cut into {number} chunks")
+        ends = [self.num_values * k // number for k in range(number + 1)]
+        return tuple(
+            Chunk(slice(start, stop), Layout(self.kind, stop - start, self.packet_bytes, self.checked))
+            for start, stop in pairwise(ends)
+        )
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A contiguous part of a parameter vector: which of its numbers, and how they lie in packets."""
+
+    values: slice
+    layout: Layout
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -202,7 +224,8 @@ def encode(x: Float32s, layout: Layout, payload: Bytes, rng: np.random.Generator
 
     float16 clips to the format's range. int8 rounds stochastically, floor(x / scale + u) with u
     uniform in [0, 1) and scale = max|x| / 127 over the packet, so that E[decode(encode(x))] = x
-    (Alistarh et al., "QSGD", NeurIPS 2017). Only int8 draws from rng, and needs one.
+    (Alistarh et al., "QSGD", NeurIPS 2017). Only int8 draws from rng; without one it rounds to the
+    nearest, which leaves numbers as they are that were decoded before.
     What is infinite or NaN decodes to a packet that finite_packets refuses, never to a number.
     """
     body = layout.body(payload)
@@ -214,12 +237,11 @@ def encode(x: Float32s, layout: Layout, payload: Bytes, rng: np.random.Generator
             if not _surely_finite(x):
                 np.copyto(body, np.float16("nan"), where=~np.isfinite(x))
         case "int8":
-            assert rng is not None
             scale = _scales(x, layout)
             layout.trailers(payload)["scale"] = scale
             with np.errstate(invalid="ignore"):  # a diverged model: its scale is not finite
                 steps = x / np.repeat(np.where(scale == 0, 1, scale), layout.values_of_each())
-                steps += rng.random(layout.num_values, dtype=np.float32)
+                steps += np.float32(0.5) if rng is None else rng.random(layout.num_values, dtype=np.float32)
                 np.copyto(body, np.clip(np.floor(steps), -INT8_MAX, INT8_MAX), casting="unsafe")
     if layout.checked:
         layout.trailers(payload)["crc"] = checksums(payload, layout)

@@ -83,8 +83,12 @@ class Codec(Section):
 class Aggregation(Section):
     """How devices combine what they learned."""
 
-    scheme: Literal["gossip", "isolated"] = "gossip"
-    """Mix with the neighbours in the graph every round, or never talk (a baseline)."""
+    scheme: Literal["gossip", "tree", "ring", "auto", "isolated"] = "gossip"
+    """Mix with the neighbours, average exactly along a tree or a ring, choose; or never talk (a baseline)."""
+    epoch_rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    """With `tree`, `ring` and `auto`: rounds between two schedules."""
+    chunks: Annotated[int, Field(ge=1, le=4096)] = 8
+    """With `tree`: chunks of the parameters that follow each other up and down."""
     sweeps: Annotated[int, Field(ge=1, le=1000)] = 1
     """Exchanges with the neighbours in a round, each mixed before the next."""
     round_deadline_air_s: Annotated[float, Field(gt=0)] = inf
@@ -95,6 +99,11 @@ class Aggregation(Section):
     """Rounds in which the step begins to fall: g_k = step / (1 + k / step_decay_rounds) ^ step_exponent."""
     step_exponent: Annotated[float, Field(ge=0, le=1)] = 0.75
     """Exponent of the falling step; above 0.5, noise of constant power dies out, up to 1 gossip does not."""
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether the coordinator issues schedules, which may be of gossip."""
+        return self.scheme in ("tree", "ring", "auto")
 
 
 class Graph(Section):
@@ -208,6 +217,11 @@ class Experiment(Section):
         return self
 
     def _what_the_air_cannot_carry(self) -> None:
+        if self.radio.scheme == "analog" and self.aggregation.is_scheduled:
+            raise ValueError(
+                f"aggregation.scheme = {self.aggregation.scheme}: partial means travel in packets, and "
+                f"radio.scheme = analog has none (use gossip)"
+            )
         if self.radio.scheme == "analog" and self.codec.kind != "float32":
             raise ValueError(
                 f"codec.kind = {self.codec.kind}: an analog radio sends the numbers themselves (use float32)"

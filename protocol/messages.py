@@ -78,6 +78,44 @@ class Neighbour(Message):
     position_m: tuple[float, float]
 
 
+class TreePlace(Message):
+    """A device's place in a tree: whom it sums up, and whom it tells so."""
+
+    kind: Literal["tree"] = "tree"
+    members: NonNegativeInt
+    """Devices in the tree."""
+    parent: NonNegativeInt | None
+    """None: this device is the root."""
+    turn: NonNegativeInt
+    """Which of its parent's children, in order, it is."""
+    children: tuple[NonNegativeInt, ...]
+    max_children: NonNegativeInt
+    """Children of the device that has most."""
+
+
+class RingPlace(Message):
+    """A device's place in a ring."""
+
+    kind: Literal["ring"] = "ring"
+    members: NonNegativeInt
+    """Devices in the ring."""
+    position: NonNegativeInt
+    previous: NonNegativeInt
+    next: NonNegativeInt
+
+
+class Schedule(Message):
+    """Coordinator: how to average in the rounds from this one on, until the next schedule is due.
+
+    Everybody gets the one of an epoch or nobody does: it is sent when all who live have told their gains.
+    """
+
+    kind: Literal["schedule"] = "schedule"
+    round: NonNegativeInt
+    place: TreePlace | RingPlace | None
+    """None: gossip."""
+
+
 class Start(Message):
     """Coordinator: everybody is ready; this is your row of the graph. Begin."""
 
@@ -91,6 +129,24 @@ class Start(Message):
     """Neighbours of the device that has most."""
     position_m: tuple[float, float]
     packet_errors: tuple[PacketErrorTable, ...] = ()
+    schedule: Schedule | None = None
+    """Of the first rounds; none where all gossip."""
+
+
+class Averaged(Message):
+    """What came of averaging along a tree or a ring in one round."""
+
+    kind: Literal["tree", "ring"]
+    broken: bool
+    """Somebody it needed was gone, so the device went on with gossip."""
+    blocks: NonNegativeInt
+    """Packets that the parameters fill."""
+    blocks_kept: NonNegativeInt
+    """Those of which no mean came, so that the device kept its own numbers."""
+    contributors_min: NonNegativeInt
+    """Devices in the mean of the block that has fewest; 0 where no mean came."""
+    contributors_mean: float
+    """Devices in the mean of a block, on average over those that came."""
 
 
 class Heard(Message):
@@ -166,11 +222,24 @@ class Report(Message):
     dropped: dict[str, int]
     """Frames dropped at the door this round, as `sender: reason` -> count."""
     spent: Spent
+    averaged: Averaged | None = None
+    """Absent in rounds in which this device did nothing but gossip."""
     deadlines_missed: int = 0
     """With a paced clock: deadlines of this round that the host did not keep."""
     wall_s: float
     """Host seconds that this round took, evaluation left out."""
     stages_wall_s: Stages
+
+
+class Gains(Message):
+    """Device: this is how well I hear my neighbours; tell me how to average from this round on."""
+
+    kind: Literal["gains"] = "gains"
+    run_id: str
+    device: NonNegativeInt
+    round: NonNegativeInt
+    snr_db: dict[int, float]
+    """Es/N0 of each neighbour, fades included, as it was in the round before."""
 
 
 class Done(Message):
@@ -222,9 +291,9 @@ class Description(Message):
     """One row per device, one column per class."""
 
 
-FromDevice: TypeAlias = Annotated[Hello | Ready | Report | Done | Failed, Field(discriminator="kind")]
+FromDevice: TypeAlias = Annotated[Hello | Ready | Report | Gains | Done | Failed, Field(discriminator="kind")]
 FromCoordinator: TypeAlias = Annotated[
-    Welcome | Refuse | Start | NeighbourDied | Stop | Bye, Field(discriminator="kind")
+    Welcome | Refuse | Start | Schedule | NeighbourDied | Stop | Bye, Field(discriminator="kind")
 ]
 _FROM_DEVICE: TypeAdapter[FromDevice] = TypeAdapter(FromDevice)
 _FROM_COORDINATOR: TypeAdapter[FromCoordinator] = TypeAdapter(FromCoordinator)

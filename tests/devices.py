@@ -141,6 +141,7 @@ class Past:
     x: list = field(default_factory=list)
     heard: list = field(default_factory=list)
     spent: list = field(default_factory=list)
+    averaged: list = field(default_factory=list)
     bytes_sent: list = field(default_factory=list)
 
     @property
@@ -176,10 +177,14 @@ class Device:
 
     def exchange(self, round_, *, x=None, trained=None, control=None, watch=None):
         """Go through the first exchange of a round, with x or what was learned; return what arrived."""
+        self.learn(round_, x=x, trained=trained)
+        return self.sweep(round_, 0, control=control, watch=watch)
+
+    def learn(self, round_, *, x=None, trained=None):
+        """Begin a round, with x or what was learned."""
         self.x += torch.from_numpy(learned(self.number, round_) if x is None else x)
         self.exchanges.radio.begin_round()
         self.exchanges.radio.compute(trained)
-        return self.sweep(round_, 0, control=control, watch=watch)
 
     def sweep(self, round_, sweep, *, control=None, watch=None):
         sent = self.exchanges.encode(self.x, round_, sweep)
@@ -191,11 +196,14 @@ class Device:
         past = Past()
         for round_ in rounds:
             before_round(round_)
-            sent, arrived = self.exchange(round_, trained=trained, control=control)
-            arrived.mix_(self.x, sent.xhat, mixing_step(self.experiment.aggregation, round_))
-            for sweep in range(1, self.experiment.aggregation.sweeps):
+            self.learn(round_, trained=trained)
+            control = control or Told()
+            averaged = self.exchanges.average(self.x, round_, control, Stopwatch())
+            gossips = averaged is None or averaged.broken
+            for sweep in range(self.experiment.aggregation.sweeps if gossips else 0):
                 sent, arrived = self.sweep(round_, sweep, control=control)
                 arrived.mix_(self.x, sent.xhat, mixing_step(self.experiment.aggregation, round_))
+            past.averaged.append(averaged)
             past.x.append(self.x.numpy().copy())
             past.heard.append(self.exchanges.radio.heard())
             past.spent.append(self.exchanges.radio.spent())

@@ -1,0 +1,179 @@
+"""Exact averaging as a program of frames: what devices on a tree and on a ring have in common.
+
+What a device does is written down as the order in which it waits and sends (`_programs`); several of them
+go on side by side. Exactness is claimed only where every packet came: one that stays lost takes devices
+out of the mean on the way in, and on the way back leaves those behind it with their own numbers. Where
+somebody is gone that this device waits for, the exchange is broken, and nothing of it is used.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+
+from node.digital import Digital, Inbound, Outbound
+from node.inbox import SCHEDULED, Part
+from node.partial import COUNT_BITS, Partial, PartialFrames, shape_of
+from node.radio import Grid
+from node.stopwatch import Stopwatch
+from node.transport.zmq import Outgoing
+from protocol.access import plan_scheduled_access
+from protocol.codec import Chunk, Float32s, Layout
+from protocol.frame import Kind
+from protocol.messages import Averaged
+from protocol.streams import Purpose, stream
+
+Program: TypeAlias = Iterator[Inbound | Outbound]
+"""What one device does in order; it yields whatever it waits for, and goes on when nothing more may come."""
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Turns that a slot needs, of any device of a schedule: to send its frames, and to answer others."""
+
+    data: int
+    ack: int
+
+
+class Averaging(ABC):
+    """One device's part in exact averaging, for as long as its schedule lasts."""
+
+    def __init__(
+        self, digital: Digital, chunks: tuple[Chunk, ...], *, members: int, links: Iterable[int], turns: Turns
+    ) -> None:
+        self._digital = digital
+        self._radio = digital.radio
+        self._device = digital.peers.device
+        self._broadcast = digital.radio.knobs.cast == "broadcast"
+        self._answered = digital.radio.knobs.attempts > 1
+        self._partials = [Partial(chunk, members=members) for chunk in chunks]
+        self._frames = PartialFrames()
+        self._grid = self._plan_grid(links, turns)
+        self._first_part = digital.radio.experiment.aggregation.sweeps
+        self._waits: list[tuple[Program, Inbound | Outbound | None]] = []
+        self._x = torch.empty(0)
+        self._round = 0
+        self.broken = False
+
+    @property
+    @abstractmethod
+    def kind(self) -> Literal["tree", "ring"]:
+        """What devices are joined to."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> dict[int, Part]:
+        """What the frames of each part are like that this device receives."""
+
+    @abstractmethod
+    def _programs(self) -> Iterable[Program]:
+        """Return what this device does in a round, as programs that go on side by side."""
+
+    def begin(self, x: torch.Tensor, round_: int) -> None:
+        """Enter a round with the parameters x, shape (num_values,), and send what can be sent at once."""
+        self._x, self._round, self.broken = x, round_, False
+        self._digital.begin(round_, SCHEDULED, self._grid, answered=self._answered)
+        for partial in self._partials:
+            partial.clear_()
+        self._waits = [(program, next(program, None)) for program in self._programs()]
+
+    def advance(self, watch: Stopwatch) -> bool:
+        """Go as far as possible with what has come in; True once nothing is left to do, or it is broken."""
+        self._digital.hear(watch)
+        going: list[tuple[Program, Inbound | Outbound | None]] = []
+        for program, wait in self._waits:
+            while wait is not None and not self._must_wait(wait):
+                if isinstance(wait, Inbound) and not wait.heard:
+                    self.broken = True
+                    return True
+                wait = next(program, None)
+            if wait is not None:
+                going.append((program, wait))
+        self._waits = going
+        watch.lap("decode")
+        return not going
+
+    def end(self) -> float:
+        """Return when all that this device sent and waited for is through."""
+        return self._digital.end_air_s
+
+    def settle_(self, x: torch.Tensor, step: float) -> Averaged:
+        """Move x, shape (num_values,), to the mean wherever there is one: x += step (mean - x)."""
+        counts = np.concatenate([partial.counts for partial in self._partials])
+        if self.broken:
+            counts.fill(0)
+        else:
+            for partial in self._partials:
+                partial.settle_(x, step)
+        there = counts[counts > 0]
+        return Averaged(
+            kind=self.kind,
+            broken=self.broken,
+            blocks=len(counts),
+            blocks_kept=len(counts) - len(there),
+            contributors_min=int(counts.min()),
+            contributors_mean=float(there.mean()) if len(there) else 0.0,
+        )
+
+    def _must_wait(self, wait: Inbound | Outbound) -> bool:
+        """Say whether more may come of what a program waits for."""
+        if isinstance(wait, Inbound):
+            return self._digital.is_coming(wait)
+        return any(self._digital.is_going(wait, device) for device in wait.turns)
+
+    def _listen(self, partial: Partial, device: int, *, part: int, turn: int) -> Inbound:
+        """Await the frame of a partial mean from a device, sent in a turn of its slot."""
+        deadline_s = self._radio.experiment.aggregation.round_deadline_air_s
+        return self._digital.listen(
+            shape_of(part, partial.chunk.layout),
+            device,
+            self._x[partial.chunk.values].numpy(),
+            turn=turn,
+            deadline_air_s=self._radio.air_s + deadline_s,
+        )
+
+    def _pack(self, partial: Partial, mean: Float32s, *, part: int) -> Outgoing:
+        """Write the frame of a partial mean; int8 rounds at random, so that no mean is biased."""
+        rng, seed = None, self._radio.experiment.seed
+        if partial.chunk.layout.kind == "int8":
+            rng = stream(seed, Purpose.QUANTISATION, round_=self._round, attempt=part, a=self._device)
+        return self._frames.pack(mean, partial.counts, shape_of(part, partial.chunk.layout), rng)
+
+    def _forward(self, partial: Partial, inbound: Inbound, *, part: int) -> Outgoing:
+        """Return the frame of a mean as it came; written anew, without rounding twice, if some is missing."""
+        if inbound.receiving.attempt == 0 and partial.counts.all():
+            return Outgoing(inbound.whole)
+        return self._frames.pack(partial.mean_(), partial.counts, shape_of(part, partial.chunk.layout), None)
+
+    def _send(
+        self, outgoing: Outgoing, partial: Partial, turns: Mapping[int, int], *, part: int, ready_air_s: float
+    ) -> Program:
+        """Send a frame, each receiver in its turn; the next one waits until this one has been answered."""
+        shape = shape_of(part, partial.chunk.layout)
+        outbound = self._digital.send(shape, outgoing, turns, ready_air_s=ready_air_s)
+        if self._answered:
+            yield outbound
+
+    def _plan_grid(self, links: Iterable[int], turns: Turns) -> Grid:
+        """Lay out the slots for frames of the largest chunk."""
+        largest = max((partial.chunk.layout for partial in self._partials), key=lambda c: c.payload_bytes)
+        access = plan_scheduled_access(
+            self._radio.experiment,
+            largest,
+            num_colours=self._radio.num_colours,
+            data_turns=turns.data,
+            ack_turns=turns.ack,
+            side_bits=COUNT_BITS * largest.num_packets,
+        )
+        return Grid(
+            access, self._radio.grid.slot, {device: turn for turn, device in enumerate(sorted(links))}
+        )
+
+    def _part(self, comes: Layout, goes: Layout) -> Part:
+        """Say what frames and answers are like, where one chunk comes and another one goes."""
+        shape = shape_of(0, comes)
+        frame, answer = shape.side_bytes + comes.payload_bytes, -(-goes.num_packets // 8)
+        return Part({Kind.PARAMETERS: frame, Kind.ACK: answer}, comes)

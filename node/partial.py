@@ -1,0 +1,102 @@
+"""Partial means: what travels along trees and rings, and how they are joined.
+
+A frame carries the mean over some devices of one chunk of the parameters, and for every packet of it the
+number of devices that are in it. A packet that stays lost takes the devices behind it out of the mean,
+which the numbers tell.
+"""
+
+import numpy as np
+import torch
+
+from node.digital import Inbound, Shape, accumulate_
+from node.mixing import Arrived
+from node.transport.zmq import Buffers, Outgoing
+from protocol.channel import Counts
+from protocol.codec import Bytes, Chunk, Float32s, Layout, decode, encode
+
+COUNT_BITS = 16
+
+
+def shape_of(part: int, layout: Layout) -> Shape:
+    """Return what the frame of a partial mean is like."""
+    return Shape(part, layout, side_bits=COUNT_BITS * layout.num_packets)
+
+
+class Partial:
+    """The mean of one chunk over some devices, built up frame by frame; kept for as long as its schedule."""
+
+    def __init__(self, chunk: Chunk, *, members: int) -> None:
+        self.chunk = chunk
+        self.counts: Counts = np.zeros(chunk.layout.num_packets, dtype=np.int64)
+        """Number of devices in each packet, shape (num_packets,)."""
+        self._members = members
+        self._sum = Arrived(chunk.layout)
+
+    def clear_(self) -> None:
+        """Start with no device in it."""
+        self._sum.clear_()
+        self.counts.fill(0)
+
+    def add_own_(self, x: torch.Tensor) -> None:
+        """Add one device's numbers: those of the chunk in its parameters x, shape (num_values,)."""
+        everything = np.ones(self.chunk.layout.num_packets, dtype=np.bool_)
+        self._sum.add_(x[self.chunk.values].numpy(), 1.0, everything)
+        self.counts += 1
+
+    def add_(self, inbound: Inbound) -> None:
+        """Add the packets that came of a partial mean, each as many times as there are devices in it."""
+        counts = self._counts_in(inbound)
+        for count in np.unique(counts).tolist():
+            if count:
+                accumulate_(self._sum, inbound, float(count), counts == count)
+        self.counts += counts
+
+    def take_(self, inbound: Inbound) -> None:
+        """Replace all by the packets that came of a mean, as they came."""
+        self.clear_()
+        self.counts = self._counts_in(inbound)
+        accumulate_(self._sum, inbound, 1.0, self.counts > 0)
+
+    def mean_(self) -> Float32s:
+        """Divide the sum by the number of devices in it, and return it, shape (num_values,)."""
+        mass, s = self._sum.m, self._sum.s
+        if mass.min() == mass.max():
+            if mass[0] not in (0, 1):
+                s.mul_(1 / float(mass[0]))
+        else:
+            s.div_(torch.from_numpy(np.repeat(np.maximum(mass, 1), self.chunk.layout.values_of_each())))
+        mass.clip(max=1, out=mass)
+        return s.numpy()
+
+    def round_(self, frame: Bytes) -> None:
+        """Put the numbers as others decode them from a frame in the place of one's own."""
+        layout = self.chunk.layout
+        if layout.kind != "float32":
+            payload = frame[shape_of(0, layout).side_bytes :]
+            self._sum.s.copy_(torch.from_numpy(decode(payload, layout)))
+
+    def settle_(self, x: torch.Tensor, step: float) -> None:
+        """Move x, shape (num_values,), to the mean wherever there is one: x += step (mean - x)."""
+        self._sum.mix_(x[self.chunk.values], None, step)
+
+    def _counts_in(self, inbound: Inbound) -> Counts:
+        """Return how many devices are in each packet that came; impossible numbers count as none."""
+        side = inbound.side[: COUNT_BITS // 8 * self.chunk.layout.num_packets]
+        counts = side.view("<u2").astype(np.int64)
+        counts[~inbound.receiving.intact | (counts > self._members)] = 0
+        return counts
+
+
+class PartialFrames:
+    """Buffers for the frames of partial means: each part has its own, since it may have to be sent again."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[int, Buffers] = {}
+
+    def pack(self, mean: Float32s, counts: Counts, shape: Shape, rng: np.random.Generator | None) -> Outgoing:
+        """Write a frame: how many devices are in each packet, then the packets."""
+        num_bytes = shape.side_bytes + shape.layout.payload_bytes
+        [outgoing] = self._buffers.setdefault(shape.part, Buffers(num_bytes)).take(1)
+        outgoing.payload[: COUNT_BITS // 8 * len(counts)].view("<u2")[:] = counts
+        encode(mean, shape.layout, outgoing.payload[shape.side_bytes :], rng)
+        return outgoing
