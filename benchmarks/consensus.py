@@ -172,6 +172,7 @@ def _live(
                 address=f"inproc://{link.neighbour}",
                 weight=link.weight,
                 mean_snr_db=link.mean_snr_db,
+                mean_snr_there_db=link.mean_snr_there_db,
                 slot=link.slot,
                 turn=link.turn,
                 position_m=link.position_m,

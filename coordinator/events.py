@@ -11,13 +11,14 @@ from protocol.messages import Message, Report
 
 
 class Edge(Message):
-    """One link of the graph as it was planned."""
+    """One link of the graph as it was planned; numbers in pairs are those at each of its devices."""
 
     devices: tuple[NonNegativeInt, NonNegativeInt]
     weight: float
-    mean_snr_db: float
-    packet_loss: float
-    """Expected share of packets lost in one direction."""
+    mean_snr_db: tuple[float, float]
+    """How well each hears the other, mean over the fading."""
+    packet_loss: tuple[float, float]
+    """Expected share of the other's packets that fail there, at one attempt."""
 
 
 class Started(Message):

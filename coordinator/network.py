@@ -15,7 +15,8 @@ from protocol.access import link_bandwidth_hz
 from protocol.air import frame_layout
 from protocol.config import Experiment
 from protocol.errors import BadInput
-from protocol.link import mean_packet_loss, mean_snr_db
+from protocol.hardware import fleet
+from protocol.link import mean_packet_loss, mean_snr_db, shadowing_db
 from protocol.modulation import permitted
 from protocol.packet_errors import PacketErrorTable
 from protocol.radio import Radio
@@ -30,9 +31,10 @@ DEAF = 1 - 1e-9
 class Network:
     """Who hears whom and how well; only the coordinator sees all of it.
 
-    `graph`: nodes carry `position_m`, edges `distance_m`, `mean_snr_db` (over the fading) and
-    `packet_loss` (expected share of full packets that fail in one direction, at one attempt). `weights`:
-    the mixing matrix, shape (n, n). `colours`: the slot of each device.
+    `graph`: nodes carry `position_m`, edges `distance_m` and, for each end by its device number, how well
+    it hears the other: `mean_snr_db` (over the fading) and `packet_loss` (expected share of full packets
+    that fail at one attempt). `weights`: the mixing matrix, shape (n, n). `colours`: the slot of each
+    device.
     """
 
     graph: DeviceGraph
@@ -64,6 +66,9 @@ class Link(NamedTuple):
     neighbour: int
     weight: float
     mean_snr_db: float
+    """Of the neighbour's signal here."""
+    mean_snr_there_db: float
+    """Of this device's signal there."""
     slot: int
     turn: int
     position_m: tuple[float, float]
@@ -82,12 +87,18 @@ def lay_out(experiment: Experiment, tables: tuple[PacketErrorTable, ...] = ()) -
     network = Network(graph, weights, colours)
     radio = experiment.radio
     snrs_db = _mean_snrs_db(experiment, network)
-    losses = _packet_losses(np.array(snrs_db), radio, full_packet_bits(experiment), tables).tolist()
-    for (a, b), snr_db, loss in zip(graph.edges, snrs_db, losses, strict=True):
-        graph.edges[a, b].update(mean_snr_db=snr_db, packet_loss=loss)
-    if losses and min(losses) >= DEAF and not _may_still_be_heard(experiment):
+    losses = _packet_losses(snrs_db, radio, full_packet_bits(experiment), tables)
+    for edge, at_snr_db, at_loss in zip(graph.edges, snrs_db.tolist(), losses.tolist(), strict=True):
+        graph.edges[edge].update(
+            mean_snr_db=dict(zip(edge, at_snr_db, strict=True)),
+            packet_loss=dict(zip(edge, at_loss, strict=True)),
+        )
+    both_ways = radio.scheme == "digital" and radio.symmetric
+    carried = losses.max(axis=1) if both_ways else losses.min(axis=1)
+    if len(carried) and carried.min() >= DEAF and not _may_still_be_heard(experiment):
+        best_db = (snrs_db.min(axis=1) if both_ways else snrs_db.max(axis=1)).max()
         raise BadInput(
-            f"no link can carry anything: the best has a mean SNR of {max(snrs_db):.1f} dB, and "
+            f"no link can carry anything: the best has a mean SNR of {best_db:.1f} dB, and "
             f"{_what_it_takes(experiment)}"
         )
     return network
@@ -99,7 +110,8 @@ def row(network: Network, device: int) -> list[Link]:
         Link(
             neighbour,
             float(network.weights[device, neighbour]),
-            network.graph.edges[device, neighbour]["mean_snr_db"],
+            network.graph.edges[device, neighbour]["mean_snr_db"][device],
+            network.graph.edges[device, neighbour]["mean_snr_db"][neighbour],
             network.colours[neighbour],
             network.turns[neighbour][device],
             network.graph.nodes[neighbour]["position_m"],
@@ -108,21 +120,36 @@ def row(network: Network, device: int) -> list[Link]:
     ]
 
 
-def _mean_snrs_db(experiment: Experiment, network: Network) -> list[float]:
-    """Return the mean SNR of every edge, in order, where devices stand at the start."""
+def _mean_snrs_db(experiment: Experiment, network: Network) -> Floats:
+    """Return the mean SNR at both ends of every edge, in order, where devices stand at the start.
+
+    Shape (num_edges, 2).
+    """
     radio, graph = experiment.radio, network.graph
+    snrs_db = np.full((graph.number_of_edges(), 2), radio.snr_db)
     match radio.snr:
         case "given":
-            return [radio.snr_db] * graph.number_of_edges()
+            pass
         case "matrix":
             matrix = read_snr_matrix(radio.snr_file, experiment.devices, list(graph.edges))
-            return [float(matrix[edge]) for edge in graph.edges]
+            for ends, (a, b) in zip(snrs_db, graph.edges, strict=True):
+                ends[:] = matrix[b, a], matrix[a, b]
         case "geometry":
-            bandwidth_hz = link_bandwidth_hz(radio, network.num_slots)
-            return [
-                mean_snr_db(distance_m, radio, bandwidth_hz, seed=experiment.seed, pair=(a, b))
-                for (a, b), distance_m in nx.get_edge_attributes(graph, "distance_m").items()
-            ]
+            bandwidth_hz, devices = link_bandwidth_hz(radio, network.num_slots), fleet(experiment)
+            distances_m = nx.get_edge_attributes(graph, "distance_m")
+            for ends, ((a, b), distance_m) in zip(snrs_db, distances_m.items(), strict=True):
+                in_the_way_db = shadowing_db(radio, seed=experiment.seed, pair=(a, b))
+                ends[:] = [
+                    mean_snr_db(
+                        distance_m,
+                        radio,
+                        bandwidth_hz,
+                        tx_power_dbm=devices[sender].tx_power_dbm,
+                        shadowing_db=in_the_way_db,
+                    )
+                    for sender in (b, a)
+                ]
+    return snrs_db
 
 
 def _may_still_be_heard(experiment: Experiment) -> bool:
@@ -154,7 +181,7 @@ def full_packet_bits(experiment: Experiment) -> int:
 def _packet_losses(
     snrs_db: Floats, radio: Radio, packet_bits: int, tables: tuple[PacketErrorTable, ...]
 ) -> Floats:
-    """Return the expected packet loss at each mean SNR [dB], shape (num_links,), at the slowest rate.
+    """Return the expected packet loss at each mean SNR [dB], of the same shape, at the slowest rate.
 
     One mean over fading costs about a millisecond, and a complete graph has thousands of links: where
     that is cheaper, interpolate between the points of a grid.
@@ -169,4 +196,4 @@ def _packet_losses(
         mean_packet_loss(radio, float(snr_db), packet_bits, modulation=slowest, table=table)
         for snr_db in points_db
     ]
-    return np.interp(snrs_db, points_db, losses) if losses else np.empty(0)
+    return np.interp(snrs_db, points_db, losses) if losses else np.empty_like(snrs_db)

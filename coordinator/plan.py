@@ -1,6 +1,7 @@
 """What a run would be: model and data as a device describes them, graph and links as they are planned."""
 
 from collections.abc import Iterator
+from statistics import fmean
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -11,18 +12,33 @@ from coordinator.weights import spectral_gap
 from protocol.access import Access, plan_access
 from protocol.air import frame_layout, planned_compute_s, planned_round_s
 from protocol.config import Experiment
+from protocol.hardware import fleet
 
 
 class PlannedLink(BaseModel):
-    """One link of the graph."""
+    """One link of the graph; numbers in pairs are those at each of its devices."""
 
     model_config = ConfigDict(frozen=True)
 
     devices: tuple[int, int]
     distance_m: float
     weight: float
-    mean_snr_db: float
-    packet_loss: float
+    mean_snr_db: tuple[float, float]
+    packet_loss: tuple[float, float]
+
+
+class PlannedDevice(BaseModel):
+    """The hardware of one device, and what it may spend."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
+
+    cpu_hz: float
+    local_round_air_s: float
+    """Modelled seconds of one local round with a full batch."""
+    local_round_j: float
+    tx_power_dbm: float
+    budget_j: float
+    budget_air_s: float
 
 
 class Plan(BaseModel):
@@ -41,7 +57,7 @@ class Plan(BaseModel):
     superframe_s: float
     """0 where nobody waits for a slot."""
     round_air_s: float
-    """Modelled seconds of a round in which every attempt is needed."""
+    """Modelled seconds of a round in which every attempt is needed, on the slowest device."""
     num_train: int
     num_test: int
     samples_per_class: tuple[tuple[int, ...], ...]
@@ -51,6 +67,8 @@ class Plan(BaseModel):
     weights: str
     spectral_gap: float
     packet_loss_mean: float | None
+    """Over both directions of all links."""
+    hardware: tuple[PlannedDevice, ...]
     links: tuple[PlannedLink, ...]
     warnings: tuple[str, ...]
     """What is allowed and hardly wanted."""
@@ -68,8 +86,8 @@ def make_plan(experiment: Experiment) -> Plan:
             devices=(a, b),
             distance_m=link["distance_m"],
             weight=network.weights[a, b],
-            mean_snr_db=link["mean_snr_db"],
-            packet_loss=link["packet_loss"],
+            mean_snr_db=(link["mean_snr_db"][a], link["mean_snr_db"][b]),
+            packet_loss=(link["packet_loss"][a], link["packet_loss"][b]),
         )
         for a, b, link in network.graph.edges(data=True)
     )
@@ -95,7 +113,18 @@ def make_plan(experiment: Experiment) -> Plan:
         degree_max=max(degrees),
         weights=experiment.graph.weights,
         spectral_gap=spectral_gap(network.weights),
-        packet_loss_mean=float(np.mean([link.packet_loss for link in links])) if links else None,
+        packet_loss_mean=float(np.mean([fmean(link.packet_loss) for link in links])) if links else None,
+        hardware=tuple(
+            PlannedDevice(
+                cpu_hz=own.cpu_hz,
+                local_round_air_s=own.local_round_air_s,
+                local_round_j=own.local_round_j,
+                tx_power_dbm=own.tx_power_dbm,
+                budget_j=own.budget_j,
+                budget_air_s=own.budget_air_s,
+            )
+            for own in fleet(experiment)
+        ),
         links=links,
         warnings=tuple(_warnings(experiment, access)) if links else (),
     )

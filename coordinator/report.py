@@ -131,12 +131,13 @@ def draw_packet_loss(axes: Axes, run: History) -> None:
     The expectation speaks of packets that fail their CRC. More than those are not mixed where losses
     are symmetric or frames come late. Links that lost nothing stand at the lower edge of the log scale.
     """
+    directed = any(there_db != back_db for there_db, back_db in (e.mean_snr_db for e in run.started.edges))
     dress(
         axes,
         "packet loss",
         "mean SNR of the link [dB]",
         "share of packets sent [%]",
-        aside="one mark per link",
+        aside="one mark per link" + (", mean of both directions" if directed else ""),
     )
     links = sorted(link_losses(run), key=lambda link: link.snr_db)
     if not links:

@@ -6,6 +6,7 @@ Rounds count from 1, as in the live view. Seconds are the host's.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from statistics import fmean
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -40,7 +41,9 @@ class LinkLoss:
 
     devices: tuple[int, int]
     snr_db: float
+    """Mean of both directions."""
     expected: float
+    """Mean of both directions, of which as many packets are sent."""
     packets_sent: int
     transmissions: int
     """Packets sent, and those sent again."""
@@ -90,8 +93,8 @@ def link_losses(run: History) -> list[LinkLoss]:
         found.append(
             LinkLoss(
                 devices=link,
-                snr_db=edge.mean_snr_db,
-                expected=edge.packet_loss,
+                snr_db=fmean(edge.mean_snr_db),
+                expected=fmean(edge.packet_loss),
                 packets_sent=num_sent,
                 transmissions=on_air.get(link, 0),
                 corrupted=corrupted[link] / on_air[link] if num_sent else float("nan"),

@@ -180,8 +180,8 @@ class Server:
             Edge(
                 devices=(a, b),
                 weight=self._roster.network.weights[a, b],
-                mean_snr_db=link["mean_snr_db"],
-                packet_loss=link["packet_loss"],
+                mean_snr_db=(link["mean_snr_db"][a], link["mean_snr_db"][b]),
+                packet_loss=(link["packet_loss"][a], link["packet_loss"][b]),
             )
             for a, b, link in graph.edges(data=True)
         ]

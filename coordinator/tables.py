@@ -1,10 +1,11 @@
 """Tables that the commands print."""
 
 from collections.abc import Callable
+from math import isfinite
 
 from rich.table import Table
 
-from coordinator.plan import Plan
+from coordinator.plan import Plan, PlannedDevice
 from coordinator.summary import Summary
 
 MAX_LINKS = 40
@@ -61,7 +62,7 @@ def summary_table(summary: Summary) -> Table:
 
 
 def plan_tables(plan: Plan) -> list[Table]:
-    """Lay out what a run would be: totals, samples per class, links."""
+    """Lay out what a run would be: totals, samples per class, hardware where devices differ, links."""
     totals = Table(title=plan.name, title_justify="left", show_header=False, min_width=60)
     totals.add_column("")
     totals.add_column("", justify="right")
@@ -92,19 +93,57 @@ def plan_tables(plan: Plan) -> list[Table]:
     for device, counts in enumerate(plan.samples_per_class):
         samples.add_row(str(device), *(str(n) if n else "·" for n in counts), str(sum(counts)))
     links = Table(title="links", title_justify="left", caption="\n".join(plan.warnings) or None)
-    for name in ("link", "distance (m)", "weight", "mean SNR (dB)", "expected packet loss"):
+    directed = any(snr_db != back_db for snr_db, back_db in (link.mean_snr_db for link in plan.links))
+    at = ", at either end" if directed else ""
+    for name in ("link", "distance (m)", "weight", f"mean SNR (dB){at}", f"expected packet loss{at}"):
         links.add_column(name, justify="right")
     for link in plan.links[:MAX_LINKS]:
         links.add_row(
             f"{link.devices[0]} - {link.devices[1]}",
             f"{link.distance_m:.1f}",
             f"{link.weight:.3f}",
-            f"{link.mean_snr_db:.1f}",
-            f"{link.packet_loss:.2%}",
+            _both_ends(link.mean_snr_db, ".1f"),
+            _both_ends(link.packet_loss, ".2%"),
         )
     if len(plan.links) > MAX_LINKS:
         links.add_row(f"… {len(plan.links) - MAX_LINKS} more (--json has all)")
-    return [totals, samples, links]
+    differ = len(set(plan.hardware)) > 1
+    return [totals, samples, *([_hardware_table(plan.hardware)] if differ else []), links]
+
+
+def _hardware_table(devices: tuple[PlannedDevice, ...]) -> Table:
+    table = Table(title="hardware", title_justify="left")
+    for name in (
+        "device",
+        "cpu (Hz)",
+        "local round (air s)",
+        "local round (J)",
+        "transmit power (dBm)",
+        "budget (J)",
+        "budget (air s)",
+    ):
+        table.add_column(name, justify="right")
+    for number, device in enumerate(devices):
+        table.add_row(
+            str(number),
+            f"{device.cpu_hz:.4g}",
+            f"{device.local_round_air_s:.4g}",
+            f"{device.local_round_j:.4g}",
+            f"{device.tx_power_dbm:.1f}",
+            _limit(device.budget_j),
+            _limit(device.budget_air_s),
+        )
+    return table
+
+
+def _limit(value: float) -> str:
+    return f"{value:.4g}" if isfinite(value) else "-"
+
+
+def _both_ends(values: tuple[float, float], form: str) -> str:
+    """Write what it is at both ends of a link, once where it is the same."""
+    here, there = (format(value, form) for value in values)
+    return here if values[0] == values[1] else f"{here} / {there}"
 
 
 def _number(value: float | None, form: str) -> str:

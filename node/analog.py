@@ -27,7 +27,6 @@ from protocol.analog import Signal, add_noise_, energies, power_control, superpo
 from protocol.codec import Float32s, Layout, side_bytes
 from protocol.fading import Floats
 from protocol.frame import Kind
-from protocol.ledger import tx_power_w
 from protocol.streams import Purpose, stream
 
 SILENT, LATE = np.nan, -1.0
@@ -223,7 +222,7 @@ class Analog:
         sender = 0 if self._over_the_air else 1 + group[0]
         noise = stream(seed, Purpose.ANALOG_NOISE, round_=self._round, attempt=self._sweep, a=me, b=sender)
         errors = {device: self._gain_errors(device) for device in group}
-        snr = {d: 10 ** (self._radio.links[d].mean_snr_db(self._round) / 10) for d in group}
+        snr = {d: 10 ** (self._radio.links[d].mean_snr_db(self._round, d) / 10) for d in group}
         shares = {device: np.full(self._num_blocks, SILENT) for device in group}
         for block in range(self._num_blocks):
             values = slice(block * self._block_values, (block + 1) * self._block_values)
@@ -300,7 +299,7 @@ class Analog:
             sizes = np.full(self._num_blocks, self._block_values)
             sizes[-1] = self._layout.num_values - (self._num_blocks - 1) * self._block_values
             used = float(np.sum(np.where(heard, shares, 0) * sizes))
-            joules = tx_power_w(self._radio.knobs) * access.symbols_airtime_s(used)
+            joules = self._radio.hardware.tx_power_w * access.symbols_airtime_s(used)
             self._radio.ledger.transmit(
                 (device,), access.symbols_airtime_s(int(sizes[heard].sum())), joules=joules
             )

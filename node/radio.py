@@ -8,6 +8,7 @@ from protocol.access import Access, plan_access
 from protocol.air import AirLink
 from protocol.codec import Layout
 from protocol.config import Experiment
+from protocol.hardware import hardware
 from protocol.ledger import Ledger
 from protocol.messages import Heard, Spent, Start
 from protocol.modulation import permitted
@@ -50,7 +51,8 @@ class Radio:
         self.grid = Grid(access, start.slot, turns)
         """Of exchanges with all neighbours."""
         self.num_colours = start.num_slots
-        self.ledger = Ledger(experiment.radio, experiment.device)
+        self.hardware = hardware(experiment, device)
+        self.ledger = Ledger(self.hardware)
         self.tallies: dict[int, Tally] = {}
         self.tables: dict[Modulation, PacketErrorTable] = {
             table.modulation: table
@@ -62,7 +64,7 @@ class Radio:
                 experiment,
                 access,
                 pair=(device, n.device),
-                mean_snr_db=n.mean_snr_db,
+                mean_snrs_db=(n.mean_snr_there_db, n.mean_snr_db),
                 places_m=(start.position_m, n.position_m),
             )
             for n in start.neighbours
@@ -80,13 +82,10 @@ class Radio:
         """Let clock and ledger feel local training."""
         if trained is None or not self._keeps_time:
             return
-        device = self.experiment.device
-        measured = device.compute == "measured"
-        cycles = (
-            device.cpu_hz * trained.processor_s if measured else device.cycles_per_sample * trained.samples
-        )
+        own, measured = self.hardware, self.experiment.device.compute == "measured"
+        cycles = own.cpu_hz * trained.processor_s if measured else own.cycles_per_sample * trained.samples
         self.ledger.compute(cycles)
-        self.pass_to(self.air_s + cycles / device.cpu_hz)
+        self.pass_to(self.air_s + own.compute_air_s(cycles))
 
     def pass_to(self, air_s: float) -> None:
         """Set the clock, and charge what the device draws meanwhile."""
@@ -96,7 +95,7 @@ class Radio:
 
     def snrs_db(self, round_: int) -> dict[int, float]:
         """Return how well each neighbour is heard in a round: Es/N0 [dB], fades included."""
-        return {device: link.round_snr_db(round_) for device, link in self.links.items()}
+        return {device: link.round_snr_db(round_, device) for device, link in self.links.items()}
 
     def tally(self, device: int) -> Tally:
         """Return this round's counts of one neighbour."""

@@ -15,7 +15,8 @@ from protocol.channel import Reception, apply_errors, receive
 from protocol.codec import Bytes, Layout
 from protocol.config import Experiment
 from protocol.fading import FadingProcess, Floats, block_correlation
-from protocol.link import mean_snr_db, packet_loss_probability
+from protocol.hardware import fleet, hardware
+from protocol.link import mean_snr_db, packet_loss_probability, shadowing_db
 from protocol.mobility import Place, Walk
 from protocol.modulation import ROBUST, bit_error_probability, coded_snr
 from protocol.packet_errors import PacketErrorTable, packet_loss, residual_ber
@@ -46,7 +47,11 @@ class Transmission:
 
 
 class AirLink:
-    """The air between two neighbours, as both ends know it without a message."""
+    """The air between two neighbours, as both ends know it without a message.
+
+    Fades and shadowing are the same in both directions; transmit powers need not be. What is given for
+    each of the pair comes in its order; `mean_snrs_db`: of each one's signal, at the other.
+    """
 
     def __init__(
         self,
@@ -54,14 +59,15 @@ class AirLink:
         access: Access,
         *,
         pair: tuple[int, int],
-        mean_snr_db: float,
+        mean_snrs_db: tuple[float, float],
         places_m: tuple[Place, Place],
     ) -> None:
         self._experiment = experiment
         self._access = access
-        self._pair = pair
-        self._mean_snr_db = mean_snr_db
+        self._mean_snrs_db = dict(zip(pair, mean_snrs_db, strict=True))
         radio = experiment.radio
+        self._shadowing_db = shadowing_db(radio, seed=experiment.seed, pair=pair)
+        self._tx_powers_dbm = {device: hardware(experiment, device).tx_power_dbm for device in pair}
         self._block_s = radio.coherence_packets * access.packet_s
         blocks, block_s = 1, radio.coherence_rounds * planned_round_s(experiment, access)
         if self._block_s:  # an ideal channel takes no time, and has no fades
@@ -80,27 +86,28 @@ class AirLink:
             for device, place_m in zip(pair, places_m, strict=True)
         ]
 
-    def mean_snr_db(self, round_: int) -> float:
-        """Mean Es/N0 over the fading [dB], where the two devices stand in this round."""
+    def mean_snr_db(self, round_: int, sender: int) -> float:
+        """Mean Es/N0 of one end's signal over the fading [dB], where the two stand in this round."""
         if self._experiment.mobility.kind == "none":
-            return self._mean_snr_db
+            return self._mean_snrs_db[sender]
         (x, y), (to_x, to_y) = (walk.place_m(round_) for walk in self._walks)
         return mean_snr_db(
             hypot(to_x - x, to_y - y),
             self._experiment.radio,
             self._access.bandwidth_hz,
-            seed=self._experiment.seed,
-            pair=self._pair,
+            tx_power_dbm=self._tx_powers_dbm[sender],
+            shadowing_db=self._shadowing_db,
         )
 
-    def round_snr_db(self, round_: int) -> float:
-        """Es/N0 [dB] of a whole round: the mean over all fades of it."""
+    def round_snr_db(self, round_: int, sender: int) -> float:
+        """Es/N0 [dB] of one end's signal in a whole round: the mean over all fades of it."""
         gains = self._fading.gains(round_ // self._experiment.radio.coherence_rounds)
-        return self.mean_snr_db(round_) + 10 * log10(float(gains.mean()))
+        return self.mean_snr_db(round_, sender) + 10 * log10(float(gains.mean()))
 
     def snr(self, transmission: Transmission, layout: Layout, access: Access | None = None) -> Floats:
         """Instantaneous Es/N0 (linear) of each packet of a transmission, shape (num_packets,)."""
-        return 10 ** (self.mean_snr_db(transmission.round) / 10) * self.gains(transmission, layout, access)
+        mean_snr_db = self.mean_snr_db(transmission.round, transmission.sender)
+        return 10 ** (mean_snr_db / 10) * self.gains(transmission, layout, access)
 
     def gains(self, transmission: Transmission, layout: Layout, access: Access | None = None) -> Floats:
         """Power gain that each packet meets: that of the coherence block in which its airtime falls.
@@ -144,9 +151,9 @@ def exchanges_s(experiment: Experiment, access: Access) -> float:
 
 
 def planned_compute_s(experiment: Experiment) -> float:
-    """Return the modelled seconds of one round's local training with full batches."""
-    training, device = experiment.training, experiment.device
-    return device.cycles_per_sample * training.batch_size * training.local_rounds / device.cpu_hz
+    """Return the modelled seconds of one round's local training with full batches on the slowest device."""
+    local_rounds = experiment.training.local_rounds
+    return max(own.compute_air_s(own.local_round_cycles * local_rounds) for own in fleet(experiment))
 
 
 def cross(

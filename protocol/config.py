@@ -9,8 +9,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from protocol.budget import Budget
+from protocol.quantities import PerDevice
 from protocol.radio import Device, Mobility, Radio
 from protocol.section import Section
+from protocol.theory import Theory
 
 CodecKind = Literal["float32", "float16", "int8"]
 
@@ -177,6 +180,8 @@ class Experiment(Section):
     radio: Radio = Radio()
     mobility: Mobility = Mobility()
     device: Device = Device()
+    budget: Budget = Budget()
+    theory: Theory = Theory()
     transport: Transport = Transport()
     runtime: Runtime = Runtime()
 
@@ -212,9 +217,26 @@ class Experiment(Section):
                 f"data.num_samples = {self.data.num_samples}: needs two for each of "
                 f"{self.data.num_classes} classes"
             )
+        self._what_does_not_fit_the_devices()
         self._what_the_air_cannot_carry()
         self._what_no_clock_can_tell()
+        self._what_cannot_be_kept_to()
         return self
+
+    def _what_does_not_fit_the_devices(self) -> None:
+        per_device: dict[str, PerDevice] = {
+            "device.cpu_hz": self.device.cpu_hz,
+            "device.cycles_per_sample": self.device.cycles_per_sample,
+            "device.switched_capacitance": self.device.switched_capacitance,
+            "radio.tx_power_dbm": self.radio.tx_power_dbm,
+            "budget.joules": self.budget.joules,
+            "budget.seconds": self.budget.seconds,
+        }
+        for key, quantity in per_device.items():
+            if isinstance(quantity, tuple) and len(quantity) != self.devices:
+                raise ValueError(
+                    f"{key}: lists {len(quantity)} numbers for {self.devices} devices; expected one for each"
+                )
 
     def _what_the_air_cannot_carry(self) -> None:
         if self.radio.scheme == "analog" and self.aggregation.is_scheduled:
@@ -256,6 +278,21 @@ class Experiment(Section):
             raise ValueError(
                 "device.compute = measured: counts the processor time of one thread; "
                 "set runtime.torch_threads = 1"
+            )
+
+    def _what_cannot_be_kept_to(self) -> None:
+        if not self.budget.limited:
+            return
+        key = f"budget.{self.budget.limited[0]}"
+        if self.runtime.clock == "wall":
+            raise ValueError(
+                f"{key}: is a limit of modelled seconds and joules, and runtime.clock = wall keeps none; "
+                f"use virtual or paced"
+            )
+        if self.device.compute == "measured":
+            raise ValueError(
+                f"{key}: can only be kept to where the cost of computing is known beforehand; "
+                f"set device.compute = modelled"
             )
 
 

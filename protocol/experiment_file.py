@@ -9,7 +9,6 @@ from math import isfinite
 from pathlib import Path
 from typing import TypeAlias
 
-import annotated_types
 import tomli_w
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -29,6 +28,8 @@ UNITS = {
     "_w": "W",
     "_m_s": "m/s",
     "_s": "seconds",
+    "seconds": "seconds",
+    "joules": "J",
     "_m": "metres",
     "_bytes": "bytes",
     "nakagami_m": "",  # a shape, not metres
@@ -81,9 +82,12 @@ def parse(table: Table, *, source: str) -> Experiment:
 
 
 def dump(experiment: Experiment, *, comments: Iterable[str] = ()) -> str:
-    """Write an experiment as TOML, every default spelled out, with leading comment lines."""
+    """Write an experiment as TOML, every default spelled out, with leading comment lines.
+
+    What has no default and was not given stays out: TOML has no null.
+    """
     head = "".join(f"# {line}\n" for comment in comments for line in comment.splitlines())
-    return head + tomli_w.dumps(experiment.model_dump(mode="python"))
+    return head + tomli_w.dumps(experiment.model_dump(mode="python", exclude_none=True))
 
 
 def schema() -> str:
@@ -187,18 +191,13 @@ def _section_at(location: tuple[int | str, ...]) -> type[BaseModel]:
 def _limits(location: tuple[int | str, ...]) -> str:
     """Say the range of a field from its own constraints, both ends."""
     fields = [part for part in location if isinstance(part, str)]
-    signs: dict[type, str] = {
-        annotated_types.Gt: ">",
-        annotated_types.Ge: ">=",
-        annotated_types.Lt: "<",
-        annotated_types.Le: "<=",
-    }
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     metadata = _section_at(tuple(fields[:-1])).model_fields[fields[-1]].metadata
     bounds = [
         f"{sign} {bound:g}" if isinstance(bound, float) else f"{sign} {bound}"
         for limit in metadata
-        for kind, sign in signs.items()
-        if isinstance(limit, kind) and (bound := getattr(limit, kind.__name__.lower())) is not None
+        for name, sign in signs.items()
+        if (bound := getattr(limit, name, None)) is not None
     ]
     finite = any(getattr(limit, "allow_inf_nan", None) is False for limit in metadata)
     return " and ".join(["finite", *bounds] if finite else bounds)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from math import fsum
 from typing import TypeAlias
 
-from protocol.radio import Device, Radio
+from protocol.hardware import Hardware
 
 Span: TypeAlias = tuple[float, float]
 """From when to when, in modelled seconds."""
@@ -37,8 +37,7 @@ class LinkAccount:
 class Ledger:
     """One device's expenses of one round."""
 
-    radio: Radio
-    device: Device
+    hardware: Hardware
     compute_air_s: float = 0.0
     compute_j: float = 0.0
     idle_j: float = 0.0
@@ -73,9 +72,8 @@ class Ledger:
 
     def compute(self, cycles: float) -> None:
         """Charge processor cycles: f of them a second, kappa f^2 joules each."""
-        device = self.device
-        self.compute_air_s += cycles / device.cpu_hz
-        self.compute_j += device.switched_capacitance * device.cpu_hz**2 * cycles
+        self.compute_air_s += self.hardware.compute_air_s(cycles)
+        self.compute_j += self.hardware.compute_j(cycles)
 
     def transmit(
         self,
@@ -92,14 +90,14 @@ class Ledger:
         if start_air_s is not None:
             self._sends.append((start_air_s, start_air_s + airtime_s))
         if joules is None:
-            joules = tx_power_w(self.radio) * airtime_s
+            joules = self.hardware.tx_power_w * airtime_s
         for receiver in receivers:
             share = LinkAccount(tx_air_s=airtime_s / len(receivers), tx_j=joules / len(receivers))
             self._entries.setdefault(receiver, []).append(share)
 
     def receive(self, sender: int, airtime_s: float) -> None:
         """Charge listening to one transmission."""
-        heard = LinkAccount(rx_air_s=airtime_s, rx_j=self.device.rx_power_w * airtime_s)
+        heard = LinkAccount(rx_air_s=airtime_s, rx_j=self.hardware.rx_power_w * airtime_s)
         self._entries.setdefault(sender, []).append(heard)
 
     def wait_for_slot(self, ready_air_s: float, start_air_s: float) -> None:
@@ -108,12 +106,7 @@ class Ledger:
 
     def pass_time(self, air_s: float) -> None:
         """Charge what the device draws anyway while its clock moves on."""
-        self.idle_j += self.device.idle_power_w * air_s
-
-
-def tx_power_w(radio: Radio) -> float:
-    """Transmit power [W]: 10^((P [dBm] - 30) / 10)."""
-    return float(10 ** ((radio.tx_power_dbm - 30) / 10))
+        self.idle_j += self.hardware.idle_power_w * air_s
 
 
 def uncovered_s(waits: Sequence[Span], busy: Sequence[Span]) -> float:

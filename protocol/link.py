@@ -40,17 +40,26 @@ def noise_dbm(radio: Radio, bandwidth_hz: float) -> float:
     return radio.noise_density_dbm_hz + 10 * log10(bandwidth_hz) + radio.noise_figure_db
 
 
-def mean_snr_db(
-    distance_m: float, radio: Radio, bandwidth_hz: float, *, seed: int, pair: tuple[int, int]
-) -> float:
-    """Mean Es/N0 of a link over its fading [dB]: the link budget, with the pair's shadowing drawn in.
+def shadowing_db(radio: Radio, *, seed: int, pair: tuple[int, int]) -> float:
+    """Log-normal shadowing of a pair of devices [dB]: X ~ N(0, sigma^2), the same in both directions."""
+    if radio.shadowing_std_db == 0:
+        return 0.0
+    return radio.shadowing_std_db * link_stream(seed, Purpose.SHADOWING, *pair).standard_normal()
 
-    P_tx + G_tx + G_rx - PL(d) - X - (N0 + 10 log10(B) + F), X ~ N(0, sigma^2) the same in both directions.
+
+def mean_snr_db(
+    distance_m: float,
+    radio: Radio,
+    bandwidth_hz: float,
+    *,
+    tx_power_dbm: float,
+    shadowing_db: float = 0.0,
+) -> float:
+    """Mean Es/N0 at one end of the other's signal, over its fading [dB]: the link budget.
+
+    P_tx + G_tx + G_rx - PL(d) - X - (N0 + 10 log10(B) + F), with the sender's transmit power.
     """
-    shadowing_db = 0.0
-    if radio.shadowing_std_db > 0:
-        shadowing_db = radio.shadowing_std_db * link_stream(seed, Purpose.SHADOWING, *pair).standard_normal()
-    radiated_dbm = radio.tx_power_dbm + radio.tx_antenna_gain_dbi + radio.rx_antenna_gain_dbi
+    radiated_dbm = tx_power_dbm + radio.tx_antenna_gain_dbi + radio.rx_antenna_gain_dbi
     received_dbm = radiated_dbm - path_loss_db(distance_m, radio) - shadowing_db
     return received_dbm - noise_dbm(radio, bandwidth_hz)
 

@@ -12,7 +12,7 @@ from protocol.config import Experiment
 from protocol.errors import FrameError
 from protocol.packet_errors import PacketErrorTable
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 CONSENSUS_SAMPLE = 4096
 """Coordinates per device and round from which the consensus distance is estimated."""
 
@@ -64,13 +64,16 @@ class Ready(Message):
 
 
 class Neighbour(Message):
-    """One neighbour as a device needs to know it: where it is, how much it counts, how well it is heard."""
+    """One neighbour as a device needs to know it: where it is, how much it counts, how well both hear."""
 
     device: NonNegativeInt
     incarnation: NonNegativeInt
     address: str
     weight: float
     mean_snr_db: float
+    """Mean Es/N0 of its signal here."""
+    mean_snr_there_db: float
+    """Mean Es/N0 of this device's signal there."""
     slot: NonNegativeInt
     """Its colour."""
     turn: NonNegativeInt

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import Field, model_validator
 
 from protocol.fading import Fading, FadingKind, survival_probability
+from protocol.quantities import Each, PerDevice, least
 from protocol.section import Section
 
 Modulation = Literal["bpsk", "qpsk", "qam16", "qam64", "qam256"]
@@ -45,8 +46,8 @@ class Radio(Section):
     scheme: Literal["ideal", "digital", "analog"] = "digital"
     """A perfect channel; modulated packets with bit errors; or amplitudes that add up in the air."""
 
-    tx_power_dbm: Annotated[float, Field(ge=-60, le=60)] = 10.0
-    """Transmit power."""
+    tx_power_dbm: Annotated[PerDevice, Each(ge=-60, le=60)] = 10.0
+    """Transmit power of each device."""
     bandwidth_hz: Annotated[float, Field(ge=1, le=1e12)] = 1e6
     """Bandwidth of a link, which is also its symbol rate."""
     noise_density_dbm_hz: Annotated[float, Field(ge=-250, le=0)] = -174.0
@@ -63,7 +64,7 @@ class Radio(Section):
     snr_db: Annotated[float, Field(ge=SNR_MIN_DB, le=SNR_MAX_DB)] = 20.0
     """With `snr = "given"`: mean Es/N0 of every link, over its fading."""
     snr_file: str = ""
-    """With `snr = "matrix"`: text file of one row per device, the mean Es/N0 in dB to each device."""
+    """With `snr = "matrix"`: text file of one row per sender, the mean Es/N0 in dB at each receiver."""
     path_loss: Literal["log_distance", "free_space", "3gpp"] = "log_distance"
     """Law of the path loss: log-distance, Friis' free space, or 128.1 + 37.6 log10(d / 1 km) dB."""
     path_loss_exponent: Annotated[float, Field(ge=1, le=8)] = 3.0
@@ -208,13 +209,18 @@ class Mobility(Section):
 
 
 class Device(Section):
-    """What computing and talking cost one device; the defaults are a small single-board computer."""
+    """What computing and talking cost each device; the defaults are a small single-board computer."""
 
-    cpu_hz: Annotated[float, Field(ge=1, le=1e12)] = 1e9
+    cpu_hz: Annotated[PerDevice, Each(ge=1, le=1e12)] = 1e9
     """Clock frequency of the processor."""
-    cycles_per_sample: Annotated[float, Field(ge=0, le=1e15)] = 2e6
+    frequency: Literal["fixed", "just_in_time"] = "fixed"
+    """Always `cpu_hz`, or f = tau c b / T: as slow as tau local rounds of b samples may be in the T seconds
+    there are for them. A cycle costs kappa f^2, so that saves a factor (f / `cpu_hz`)^2 of their joules."""
+    cpu_min_hz: Annotated[float, Field(ge=1, le=1e12)] = 1e8
+    """With `frequency = "just_in_time"`: slowest clock frequency."""
+    cycles_per_sample: Annotated[PerDevice, Each(ge=0, le=1e15)] = 2e6
     """Processor cycles that one sample takes in one local round."""
-    switched_capacitance: Annotated[float, Field(ge=0, le=1e-15)] = 1e-28
+    switched_capacitance: Annotated[PerDevice, Each(ge=0, le=1e-15)] = 1e-28
     """Effective switched capacitance kappa: a cycle at frequency f costs kappa f^2 joules."""
     compute: Literal["modelled", "measured"] = "modelled"
     """Computing time by cycles over frequency, or the processor time that this host really took."""
@@ -222,3 +228,19 @@ class Device(Section):
     """Power drawn while receiving, on top of `idle_power_w`."""
     idle_power_w: Annotated[float, Field(ge=0, le=1000)] = 0.01
     """Power drawn all the time; computing, sending and receiving come on top."""
+
+    @model_validator(mode="after")
+    def _frequency_that_cannot_be(self) -> Self:
+        if self.frequency == "fixed":
+            return self
+        if self.cpu_min_hz > least(self.cpu_hz):
+            raise ValueError(
+                f"device.cpu_min_hz = {self.cpu_min_hz:g}: must be at most {least(self.cpu_hz):g} Hz, the "
+                f"least device.cpu_hz"
+            )
+        if self.compute == "measured":
+            raise ValueError(
+                "device.frequency = just_in_time: needs to know beforehand how many cycles computing takes; "
+                "set device.compute = modelled"
+            )
+        return self

@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     ANALOG_NOISE = 15
     GAIN_ERROR = 16
     LINK_BENCH = 17
+    HARDWARE = 18
 
 
 def stream(

@@ -66,6 +66,7 @@ def make_neighbour(device=1, **changes):
         "address": f"tcp://host:{device}",
         "weight": 0.5,
         "mean_snr_db": 20.0,
+        "mean_snr_there_db": 20.0,
         "slot": device,
         "turn": 0,
         "position_m": (0.0, 0.0),

@@ -37,9 +37,9 @@ def incarnation_of(device):
     return device + 3
 
 
-def mean_snr_db(a, b):
-    """Set the links apart: some lose most of their packets, some few."""
-    return 8.0 + 5 * ((a + b) % 3)
+def mean_snr_db(receiver, sender):
+    """Set the links apart: some lose most of their packets, some few, and the same in both directions."""
+    return 8.0 + 5 * ((receiver + sender) % 3)
 
 
 def position_m(device):
@@ -100,6 +100,7 @@ def start_of(weights, device, snr_db=mean_snr_db):
             address="",
             weight=weights[device, other],
             mean_snr_db=snr_db(device, other),
+            mean_snr_there_db=snr_db(other, device),
             slot=colours[other],
             turn=neighbours_of(weights, other).index(device),
             position_m=position_m(other),

@@ -80,7 +80,7 @@ class Oracle:
             self.experiment,
             self.access,
             pair=(one, other),
-            mean_snr_db=self._snr_db(one, other),
+            mean_snrs_db=(self._snr_db(other, one), self._snr_db(one, other)),
             places_m=(position_m(one), position_m(other)),
         )
 

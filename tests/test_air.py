@@ -19,7 +19,7 @@ from protocol.air import AirLink, Transmission, cross, frame_layout, meets_targe
 from protocol.codec import Layout, encode
 from protocol.config import Codec, Experiment, Training
 from protocol.fading import Fading, FadingProcess
-from protocol.link import mean_packet_loss, mean_snr_db
+from protocol.link import mean_packet_loss, mean_snr_db, shadowing_db
 from protocol.mobility import Walk
 from protocol.packet_errors import PacketErrorTable
 from protocol.radio import Analog, Mobility, Radio
@@ -37,7 +37,8 @@ def air(experiment, num_values=300, *, pair=(0, 1), num_colours=2, max_degree=1,
     layout = frame_layout(experiment, num_values)
     access = plan_access(experiment, layout, num_colours=num_colours, max_degree=max_degree)
     places = (HERE_M, THERE_M) if pair[0] < pair[1] else (THERE_M, HERE_M)
-    return AirLink(experiment, access, pair=pair, mean_snr_db=snr_db, places_m=places), layout
+    snrs_db = snr_db if isinstance(snr_db, tuple) else (snr_db, snr_db)
+    return AirLink(experiment, access, pair=pair, mean_snrs_db=snrs_db, places_m=places), layout
 
 
 def sent(round_=0, slot=0, turn=0, attempt=0, modulation="qpsk", sender=0):
@@ -412,7 +413,7 @@ def test_snr_is_the_mean_times_the_gain():
     link, layout = air(experiment_of(Radio(coherence_packets=2)), snr_db=13.0)
     frame = sent(3)
     assert link.snr(frame, layout) == pytest.approx(10**1.3 * link.gains(frame, layout))
-    assert link.mean_snr_db(3) == 13.0
+    assert link.mean_snr_db(3, 0) == link.mean_snr_db(3, 1) == 13.0
 
 
 @pytest.mark.parametrize("coherence_packets", [0, 3])
@@ -425,8 +426,8 @@ def test_both_ends_compute_the_same_air(fading, coherence_packets):
     seen_there = {round_: there.snr(sent(round_, 1, 0, 1, sender=7), layout) for round_ in (6, 0, 3)}
     for round_, snr in seen_there.items():
         assert np.array_equal(here.snr(sent(round_, 1, 0, 1, sender=2), layout), snr)
-        assert here.mean_snr_db(round_) == there.mean_snr_db(round_)
-    assert len({here.mean_snr_db(round_) for round_ in seen_there}) == 3
+        assert here.mean_snr_db(round_, 7) == there.mean_snr_db(round_, 2)
+    assert len({here.mean_snr_db(round_, 7) for round_ in seen_there}) == 3
 
 
 def test_mean_snr_follows_the_devices():
@@ -442,8 +443,14 @@ def test_mean_snr_follows_the_devices():
     for round_ in (0, 1, 10):
         distance_m = math.dist(*(walk.place_m(round_) for walk in walks))
         # Two colours share the megahertz.
-        budget_db = mean_snr_db(distance_m, radio, 5e5, seed=1, pair=(2, 7))
-        assert link.mean_snr_db(round_) == pytest.approx(budget_db)
+        budget_db = mean_snr_db(
+            distance_m,
+            radio,
+            5e5,
+            tx_power_dbm=10,
+            shadowing_db=shadowing_db(radio, seed=1, pair=(2, 7)),
+        )
+        assert link.mean_snr_db(round_, 2) == pytest.approx(budget_db)
         assert round_ or distance_m == pytest.approx(50)
 
 

@@ -209,7 +209,7 @@ class Link:
                 self.experiment,
                 access,
                 pair=(0, receiver),
-                mean_snr_db=radio.snr_db,
+                mean_snrs_db=(radio.snr_db, radio.snr_db),
                 places_m=(place, place),
             )
             for receiver in receivers

@@ -367,7 +367,13 @@ def link_of(radio, pair=(3, 4), *, seed=1, mean_snr_db=9.0):
     """Return the air between two devices, and the grid in which they send."""
     experiment = Experiment(seed=seed, radio=radio)
     access = plan_access(experiment, FRAME, num_colours=3, max_degree=2)
-    return AirLink(experiment, access, pair=pair, mean_snr_db=mean_snr_db, places_m=((0, 0), (10, 0)))
+    return AirLink(
+        experiment,
+        access,
+        pair=pair,
+        mean_snrs_db=(mean_snr_db, mean_snr_db),
+        places_m=((0, 0), (10, 0)),
+    )
 
 
 def crossed(radio, sent=SENT, *, seed=1, receiver=4, mean_snr_db=9.0):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from protocol.config import (
     Aggregation,
+    Budget,
     Codec,
     Data,
     Experiment,
@@ -16,11 +17,13 @@ from protocol.config import (
     Model,
     Radio,
     Runtime,
+    Theory,
     Training,
     Transport,
 )
 from protocol.errors import BadInput
 from protocol.experiment_file import dump, load, nearest, parse
+from protocol.quantities import Uniform
 
 fixed = settings(derandomize=True, deadline=None)
 
@@ -228,6 +231,8 @@ FULL = Experiment(
     radio=Radio(modulation="qam256", coherence_packets=7, symmetric=False, bandwidth_hz=1e12),
     transport=Transport(kind="memory"),
     runtime=Runtime(coordinator_grace_s=math.inf),
+    budget=Budget(joules=(1.0, 2.5, math.inf) * 3, seconds=Uniform(low=10, high=1e3), run_joules=20),
+    theory=Theory(smoothness=4.5, heterogeneity=0, target=1e-3),
 )
 
 
@@ -243,6 +248,7 @@ def test_dump_spells_out_every_default_and_the_comments():
     assert written["aggregation"]["round_deadline_air_s"] == math.inf
     assert written.keys() == Experiment.model_fields.keys()
     assert written["radio"].keys() == Radio.model_fields.keys()
+    assert written["theory"] == {"loss_floor": 0}  # the rest is not known, and TOML has no word for that
 
 
 def test_edges_lie_relative_to_the_experiment_not_to_the_shell(tmp_path, monkeypatch):

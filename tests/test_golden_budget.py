@@ -1,4 +1,4 @@
-"""docs/radio.md against the code: its link budget number by number, and every key with default and range."""
+"""The docs against the code: the link budget number by number, and every key with default and range."""
 
 import re
 import tomllib
@@ -6,7 +6,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-import annotated_types
 import numpy as np
 import pytest
 from scipy.optimize import brentq
@@ -16,7 +15,8 @@ from protocol.air import frame_layout
 from protocol.analog import Signal, power_control
 from protocol.config import Experiment
 from protocol.fading import equally_likely_gains, survival_probability
-from protocol.ledger import Ledger, tx_power_w
+from protocol.hardware import hardware
+from protocol.ledger import Ledger
 from protocol.link import (
     loss_after_attempts,
     mean_packet_loss,
@@ -27,7 +27,8 @@ from protocol.link import (
 )
 from protocol.modulation import bit_error_probability, mean_bit_error_probability
 
-PAGE = (Path(__file__).parents[1] / "docs" / "radio.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, BUDGETS = ((DOCS / name).read_text(encoding="utf-8") for name in ("radio.md", "budgets.md"))
 BUDGET = PAGE.partition("## A link budget by hand")[2].partition("\n## ")[0]
 
 DISTANCE_M = 100
@@ -52,7 +53,8 @@ def budget():
     """Compute every number of the page, in units of SI (dB and dBm as they are)."""
     described = experiment()
     radio = described.radio
-    snr_db = mean_snr_db(DISTANCE_M, radio, radio.bandwidth_hz, seed=1, pair=(0, 1))
+    own = hardware(described, 0)
+    snr_db = mean_snr_db(DISTANCE_M, radio, radio.bandwidth_hz, tx_power_dbm=own.tx_power_dbm)
     snr = 10 ** (snr_db / 10)
     layout, access = plan(described)
     packet_bits = int(layout.packet_bits[0])
@@ -79,7 +81,7 @@ def budget():
         "airtime of a frame": access.data_turn_s,
         "airtime of an acknowledgement": access.ack_turn_s,
         "superframe of 3 colours": access.superframe_s,
-        "transmit power": tx_power_w(radio),
+        "transmit power": own.tx_power_w,
         **first_round(described, access),
         **analog(snr),
     }
@@ -87,10 +89,9 @@ def budget():
 
 def first_round(described, access):
     """Charge device 0 with its first round, as the page goes through it."""
-    training = described.training
-    cycles = training.local_rounds * training.batch_size * described.device.cycles_per_sample
-    whole = Ledger(described.radio, described.device)
-    whole.compute(cycles)
+    own = hardware(described, 0)
+    whole = Ledger(own)
+    whole.compute(described.training.local_rounds * own.local_round_cycles)
     start_s = access.data_start_s(whole.compute_air_s, slot=0, turn=0)
     # Device 0 is the first neighbour of both others; the last slot of acknowledgements is device 2's.
     end_s = access.ack_start_s(start_s + access.data_turn_s, slot=2, turn=0) + access.ack_turn_s
@@ -100,7 +101,7 @@ def first_round(described, access):
         whole.transmit((neighbour,), access.ack_turn_s)
         whole.receive(neighbour, access.ack_turn_s)
     whole.pass_time(end_s)
-    frame, ack = Ledger(described.radio, described.device), Ledger(described.radio, described.device)
+    frame, ack = Ledger(own), Ledger(own)
     frame.transmit((1, 2), access.data_turn_s)
     frame.receive(1, access.data_turn_s)
     ack.transmit((1,), access.ack_turn_s)
@@ -151,9 +152,18 @@ def test_the_link_budget_of_the_page_is_what_the_code_computes():
 
 
 def keys():
-    """Return default and field of every key of the air, of devices, of damping and of the clock."""
+    """Return default and field of every key of the air, devices, budgets, bounds, damping and the clock."""
     found = {}
-    for section in ("radio", "radio.analog", "mobility", "device", "aggregation", "runtime"):
+    for section in (
+        "radio",
+        "radio.analog",
+        "mobility",
+        "device",
+        "budget",
+        "theory",
+        "aggregation",
+        "runtime",
+    ):
         model = attrgetter(section)(Experiment())
         found |= {
             f"{section}.{name}": (getattr(model, name), field)
@@ -170,8 +180,8 @@ def keys():
     return {name: key for name, key in found.items() if not name.startswith(others)}
 
 
-def test_every_key_stands_on_the_page_with_its_default_and_range():
-    tables = re.findall(r"^\| key \| default .+\n\|[-|]+\n((?:\|.+\n)+)", PAGE, re.MULTILINE)
+def test_every_key_stands_on_a_page_with_its_default_and_range():
+    tables = re.findall(r"^\| key \| default .+\n\|[-|]+\n((?:\|.+\n)+)", PAGE + BUDGETS, re.MULTILINE)
     rows = re.findall(r"^\| `(.+?)` \| (.*?) ?\| (.+?) \| .+ \|$", "".join(tables), re.MULTILINE)
     expected = keys()
     assert sorted(name for name, _, _ in rows) == sorted(expected)
@@ -186,7 +196,7 @@ def test_every_key_stands_on_the_page_with_its_default_and_range():
         elif isinstance(value, str):
             assert default == value, name
         else:
-            assert float(default) == value, name
+            assert (float(default) if default else None) == value, name
             assert interval(range_) == limits(field), name
 
 
@@ -201,15 +211,11 @@ def limits(field):
     infinite = not whole
     low, high = (False, -np.inf), None
     for limit in field.metadata:
-        match limit:
-            case annotated_types.Gt(gt=bound):
-                low = (False, float(bound))
-            case annotated_types.Ge(ge=bound):
-                low = (True, float(bound))
-            case annotated_types.Lt(lt=bound):
-                high = (False, float(bound))
-            case annotated_types.Le(le=bound):
-                high = (True, float(bound))
-            case _:
-                infinite = infinite and getattr(limit, "allow_inf_nan", True)
+        for name, closed in (("gt", False), ("ge", True)):
+            if (bound := getattr(limit, name, None)) is not None:
+                low = (closed, float(bound))
+        for name, closed in (("lt", False), ("le", True)):
+            if (bound := getattr(limit, name, None)) is not None:
+                high = (closed, float(bound))
+        infinite = infinite and getattr(limit, "allow_inf_nan", True)
     return whole, low, high or (infinite, np.inf)

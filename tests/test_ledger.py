@@ -15,7 +15,8 @@ from coordinator.expenses import by_device, by_link
 from protocol.access import plan_access
 from protocol.air import frame_layout
 from protocol.config import Codec, Experiment
-from protocol.ledger import Ledger, LinkAccount, tx_power_w
+from protocol.hardware import hardware
+from protocol.ledger import Ledger, LinkAccount
 from protocol.radio import Device, Radio
 
 U = 2.0**-20
@@ -26,7 +27,7 @@ FRAME, REPEAT, ACK = 8672, 2560, 512
 
 
 def ledger(radio=RADIO):
-    return Ledger(radio, DEVICE)
+    return Ledger(hardware(Experiment(radio=radio, device=DEVICE), 0))
 
 
 def path():
@@ -85,7 +86,7 @@ def test_airtimes_of_the_example_are_those_of_the_grid():
     assert access.packets_airtime_s(32 * 512.0, "qpsk") + access.side_airtime_s(0) == FRAME * U
     assert access.packets_airtime_s(8 * 512.0, "qpsk") + access.side_airtime_s(32) == REPEAT * U
     assert access.ack_turn_s == ACK * U
-    assert tx_power_w(RADIO) == 1
+    assert hardware(experiment, 0).tx_power_w == 1
 
 
 def test_links_of_the_path_by_hand():
@@ -159,7 +160,8 @@ def test_a_broadcast_costs_once_and_unicast_each_time(num_receivers):
 def test_a_complete_graph_adds_up_whoever_sends_what_to_whom():
     """Transmissions one by one = link view + computing + idling = device view, to the precision of floats."""
     num_devices, tx_w, rx_w = 6, 10 ** (13.7 / 10) / 1000, 0.07
-    devices = [Ledger(Radio(tx_power_dbm=13.7), Device(rx_power_w=rx_w)) for _ in range(num_devices)]
+    experiment = Experiment(radio=Radio(tx_power_dbm=13.7), device=Device(rx_power_w=rx_w))
+    devices = [Ledger(hardware(experiment, device)) for device in range(num_devices)]
     on_air_j = []
     for sender, book in enumerate(devices):
         others = [device for device in range(num_devices) if device != sender]
@@ -195,17 +197,16 @@ def test_joules_of_less_than_full_power_are_shared_too():
 
 @pytest.mark.parametrize(("dbm", "watts"), [(30, 1.0), (0, 1e-3), (10, 1e-2), (23, 0.1995262315)])
 def test_transmit_power_by_hand(dbm, watts):
-    radio = Radio(tx_power_dbm=dbm)
-    assert tx_power_w(radio) == pytest.approx(watts, rel=1e-9)
-    book = ledger(radio)
+    book = ledger(Radio(tx_power_dbm=dbm))
+    assert book.hardware.tx_power_w == pytest.approx(watts, rel=1e-9)
     book.transmit((1,), 2.0)
     assert book.links[1].tx_j == pytest.approx(2 * watts, rel=1e-9)
 
 
 def test_the_defaults_compute_a_sample_in_two_milliseconds_and_a_fifth_of_a_millijoule():
     """2e6 cycles at 1 GHz; 1e-28 (1e9)^2 = 1e-10 J each."""
-    book = Ledger(Radio(), Device())
-    book.compute(Device().cycles_per_sample)
+    book = Ledger(hardware(Experiment(), 0))
+    book.compute(book.hardware.cycles_per_sample)
     assert book.compute_air_s == pytest.approx(2e-3)
     assert book.compute_j == pytest.approx(2e-4)
 

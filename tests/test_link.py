@@ -16,6 +16,7 @@ from protocol.link import (
     noise_dbm,
     packet_loss_probability,
     path_loss_db,
+    shadowing_db,
 )
 from protocol.packet_errors import PacketErrorTable
 from protocol.radio import Analog, Radio
@@ -25,7 +26,13 @@ SLICES_ERROR = 5e-5
 
 
 def budget_db(distance_m, radio, *, seed=1, pair=(0, 1)):
-    return mean_snr_db(distance_m, radio, radio.bandwidth_hz, seed=seed, pair=pair)
+    return mean_snr_db(
+        distance_m,
+        radio,
+        radio.bandwidth_hz,
+        tx_power_dbm=radio.tx_power_dbm,
+        shadowing_db=shadowing_db(radio, seed=seed, pair=pair),
+    )
 
 
 def loss_of(ber, packet_bits):
@@ -81,7 +88,7 @@ def test_noise_and_snr_by_hand():
 def test_noise_is_that_of_the_bandwidth_which_a_link_has():
     """A quarter of the band takes in 6.02 dB less of it."""
     radio = Radio()
-    quarter = mean_snr_db(10, radio, radio.bandwidth_hz / 4, seed=1, pair=(0, 1))
+    quarter = mean_snr_db(10, radio, radio.bandwidth_hz / 4, tx_power_dbm=radio.tx_power_dbm)
     assert quarter - budget_db(10, radio) == pytest.approx(6.0206, abs=1e-4)
 
 

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import coordinator.link.sweep
 import coordinator.patience
 from coordinator.cli import app
-from coordinator.link.bench import RECEIVER, SENDER, batches
+from coordinator.link.bench import batches
 from coordinator.link.options import KNOBS, LinkOptions, set_up
 from coordinator.link.point import LinkPoint, measure_point
 from coordinator.link.sweep import measure_sweep
@@ -478,7 +478,7 @@ def test_a_distance_gives_the_snr_of_its_link_budget():
     )
     # 3 dBm - 40 dB - 20 log10(50) dB, over -174 dBm/Hz + 60 dB + 7 dB
     assert far.experiment.radio.snr_db == pytest.approx(3 - 40 - 20 * log10(50) + 174 - 67)
-    usual = mean_snr_db(50, Radio(), 1e6, seed=1, pair=(SENDER, RECEIVER))
+    usual = mean_snr_db(50, Radio(), 1e6, tx_power_dbm=10)
     assert measure_point(bench(distance_m=50, packets=10)).snr_db == pytest.approx(usual)
 
 
@@ -717,6 +717,10 @@ BAD = {
     ),
     "ideal": (["--set", "radio.scheme=ideal"], "radio.scheme = ideal"),
     "adaptive": (["--set", "radio.rate=adaptive"], "say which by --modulation"),
+    "powers": (
+        ["--set", "radio.tx_power_dbm={low=0,high=9}"],
+        "two that are alike; say which by --tx-power-dbm",
+    ),
     "a misspelt key": (["--set", "radio.tx_powr_dbm=1"], "did you mean 'tx_power_dbm'?"),
     "no file": (["none.toml"], "none.toml: cannot be read"),
 }
@@ -736,6 +740,19 @@ def test_bad_input_is_one_line_before_anything_is_measured(fault, tmp_path, monk
     assert what in done.stderr
     assert os.devnull not in done.stderr  # from which the defaults are read where there is no file
     assert [p.name for p in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_of_unlike_devices_the_power_can_be_said_and_what_computes_does_not_matter():
+    unlike = [
+        "devices=3",
+        "radio.tx_power_dbm=[0, 10, 20]",
+        "device.cpu_hz=[1e9, 2e9, 3e9]",
+        "budget.joules=[1,2,3]",
+    ]
+    said = bench(tx_power_dbm=7, sets=[*unlike, "device.rx_power_w=0.125"]).experiment
+    assert (said.radio.tx_power_dbm, said.device.rx_power_w) == (7, 0.125)
+    [curve] = set_up(LinkOptions(overrides=tuple(unlike), sweep="tx-power-dbm=0:10:5")).curves
+    assert [one.experiment.radio.tx_power_dbm for one in curve.benches] == [0, 5, 10]
 
 
 def test_what_adaptive_rates_would_choose_can_be_said(tmp_path):

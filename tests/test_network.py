@@ -14,7 +14,7 @@ from coordinator.weights import mixing_matrix
 from protocol.codec import Layout
 from protocol.config import Codec, Experiment, Graph, Radio
 from protocol.errors import BadInput
-from protocol.link import mean_packet_loss, mean_snr_db
+from protocol.link import mean_packet_loss, mean_snr_db, shadowing_db
 from protocol.packet_errors import PacketErrorTable
 
 
@@ -38,14 +38,23 @@ def test_every_link_has_the_snr_and_the_loss_of_its_geometry_and_its_shadowing()
     network = lay_out(asked)
     place = network.graph.nodes(data="position_m")
     for a, b, link in network.graph.edges(data=True):
-        snr_db = mean_snr_db(dist(place[a], place[b]), asked.radio, 1e6, seed=7, pair=(a, b))
-        assert link["mean_snr_db"] == snr_db
-        assert link["packet_loss"] == mean_packet_loss(asked.radio, snr_db, 800)
-        assert type(link["packet_loss"]) is float
+        shadow_db = shadowing_db(asked.radio, seed=7, pair=(a, b))
+        snr_db = mean_snr_db(
+            dist(place[a], place[b]), asked.radio, 1e6, tx_power_dbm=10, shadowing_db=shadow_db
+        )
+        assert link["mean_snr_db"] == {a: snr_db, b: snr_db}
+        loss = mean_packet_loss(asked.radio, snr_db, 800)
+        assert link["packet_loss"] == {a: loss, b: loss}
+        assert {type(loss) for loss in link["packet_loss"].values()} == {float}
 
 
 def dict_of(network, attribute):
-    return nx.get_edge_attributes(network.graph, attribute)
+    """Return what each link has, after checking that both its ends have the same."""
+    found = {}
+    for link, ends in nx.get_edge_attributes(network.graph, attribute).items():
+        assert ends.keys() == set(link)
+        [found[link]] = set(ends.values())
+    return found
 
 
 @pytest.mark.parametrize("modulation", ["bpsk", "qam256"])
@@ -62,8 +71,9 @@ def test_many_links_share_one_grid_of_losses_within_its_error(monkeypatch, modul
     links = list(network.graph.edges(data=True))
     assert len(asked_for) < len(links) / 2
     for _, _, link in links[::20]:
-        exact = mean_packet_loss(asked.radio, link["mean_snr_db"], 4096)
-        assert link["packet_loss"] == pytest.approx(exact, abs=5e-5)
+        for end, snr_db in link["mean_snr_db"].items():
+            exact = mean_packet_loss(asked.radio, snr_db, 4096)
+            assert link["packet_loss"][end] == pytest.approx(exact, abs=5e-5)
 
 
 def test_without_fading_the_loss_is_exact_however_many_links():
@@ -74,11 +84,11 @@ def test_without_fading_the_loss_is_exact_however_many_links():
         radio=Radio(fading="none", tx_power_dbm=-2.5),
         codec=Codec(packet_bytes=65_536),
     )
-    links = [link for _, _, link in lay_out(asked).graph.edges(data=True)]
-    for link in links:
-        exact = mean_packet_loss(asked.radio, link["mean_snr_db"], 8 * 65_536)
-        assert link["packet_loss"] == pytest.approx(exact, abs=1e-12)
-    assert sum(0.1 < link["packet_loss"] < 0.9 for link in links) > 20
+    network = lay_out(asked)
+    snrs_db, losses = dict_of(network, "mean_snr_db"), dict_of(network, "packet_loss")
+    for link, snr_db in snrs_db.items():
+        assert losses[link] == pytest.approx(mean_packet_loss(asked.radio, snr_db, 8 * 65_536), abs=1e-12)
+    assert sum(0.1 < loss < 0.9 for loss in losses.values()) > 20
 
 
 def test_an_ideal_radio_keeps_the_snr_of_the_geometry_and_loses_nothing():
@@ -97,7 +107,8 @@ def test_a_row_tells_a_device_its_neighbours_in_order_and_nothing_else():
         for link in links:
             assert link.weight == network.weights[device, link.neighbour]
             assert type(link.weight) is float
-            assert link.mean_snr_db == network.graph.edges[device, link.neighbour]["mean_snr_db"]
+            ends = network.graph.edges[device, link.neighbour]["mean_snr_db"]
+            assert (link.mean_snr_db, link.mean_snr_there_db) == (ends[device], ends[link.neighbour])
             assert link.slot == network.colours[link.neighbour]
             assert sorted(network.graph[link.neighbour])[link.turn] == device
             assert link.position_m == network.graph.nodes[link.neighbour]["position_m"]

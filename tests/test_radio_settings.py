@@ -95,6 +95,8 @@ BAD_VALUES = {
     },
     "device": {
         "cpu_hz": ("0", "must be >= 1 and <= 1e+12 Hz"),
+        "frequency": ("'turbo'", "expected 'fixed' or 'just_in_time'"),
+        "cpu_min_hz": ("0", "must be >= 1 and <= 1e+12 Hz"),
         "cycles_per_sample": ("-1", "must be >= 0 and <= 1e+15"),
         "switched_capacitance": ("1", "must be >= 0 and <= 1e-15"),
         "compute": ("'guessed'", "expected 'modelled' or 'measured'"),
@@ -272,6 +274,23 @@ CONTRADICTIONS = {
         ["runtime.clock=paced", "transport.kind=memory"],
         "runtime.clock = paced: devices that share one interpreter (transport.kind = memory) wait for each "
         "other's computing; use zmq",
+    ),
+    "a slowest frequency above the usual one": (
+        ["device.frequency=just_in_time", "device.cpu_min_hz=1.5e9"],
+        "device.cpu_min_hz = 1.5e+09: must be at most 1e+09 Hz, the least device.cpu_hz",
+    ),
+    "a slowest frequency above that of one device": (
+        ["device.frequency=just_in_time", "devices=3", "device.cpu_hz=[3e8,5e7,2e9]"],
+        "device.cpu_min_hz = 1e+08: must be at most 5e+07 Hz, the least device.cpu_hz",
+    ),
+    "a slowest frequency above what may be drawn": (
+        ["device.frequency=just_in_time", "device.cpu_hz={low=9e7, high=2e9}"],
+        "device.cpu_min_hz = 1e+08: must be at most 9e+07 Hz, the least device.cpu_hz",
+    ),
+    "just in time for who knows when": (
+        ["device.frequency=just_in_time", "device.compute=measured"],
+        "device.frequency = just_in_time: needs to know beforehand how many cycles computing takes; "
+        "set device.compute = modelled",
     ),
     "measured over several threads": (
         ["device.compute=measured", "runtime.torch_threads=2"],
@@ -479,6 +498,7 @@ OTHERS = Experiment(
     mobility=Mobility(
         kind="random_waypoint", speed_min_m_s=1.5, speed_max_m_s=15.0, pause_s=3.0, round_s=0.5
     ),
+    device=Device(frequency="just_in_time", cpu_min_hz=2e8),
     runtime=Runtime(torch_threads=2),
 )
 

@@ -45,6 +45,11 @@ STAGES = {
 }
 
 
+def both(value):
+    """Return what a link has in both directions, which may be said once."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
 def started(num_devices, edges, **changes):
     return Started(
         run_id="run",
@@ -54,7 +59,7 @@ def started(num_devices, edges, **changes):
         num_samples=(50,) * num_devices,
         positions_m=tuple((10.0 * d, 7.0 * (d % 5)) for d in range(num_devices)),
         edges=tuple(
-            Edge(devices=(a, b), weight=0.3, mean_snr_db=snr_db, packet_loss=expected)
+            Edge(devices=(a, b), weight=0.3, mean_snr_db=both(snr_db), packet_loss=both(expected))
             for a, b, snr_db, expected in edges
         ),
         startup_wall_s=1.0,
@@ -418,6 +423,21 @@ def test_packet_loss_is_drawn_per_link_over_snr_measured_beside_expected():
         "mean SNR of the link [dB]",
         "share of packets sent [%]",
     )
+
+
+def test_a_link_of_unlike_ends_stands_in_the_middle_and_says_so():
+    run = run_of(
+        3,
+        edges=[(0, 1, (10.0, 20.0), (0.3, 0.1)), (1, 2, 25.0, 0.04)],
+        reports=[report(0, 0, heard={1: heard(sent=100, corrupted=20, lost=20)})],
+    )
+    axes = panel(draw_packet_loss, run)
+    (expected,) = axes.lines
+    assert list(expected.get_xdata()) == [15, 25]
+    assert expected.get_ydata() == pytest.approx([20, 4])
+    assert offsets_of(axes, "failed CRC").tolist() == [[15, 20]]
+    assert aside_of(axes) == "one mark per link, mean of both directions"
+    assert aside_of(panel(draw_packet_loss, usual())) == "one mark per link"
 
 
 def test_the_smallest_loss_lies_above_the_lower_edge():

@@ -97,7 +97,17 @@ def test_the_start_tells_a_device_its_place_in_the_grid_and_those_of_its_neighbo
     assert [(n.slot, n.turn, n.position_m) for leaf in leaves for n in leaf.neighbours] == [
         (0, turn, places_m[0]) for turn in range(4)
     ]
-    assert {n.mean_snr_db for start in told for n in start.neighbours} == {12.5}
+    assert {(n.mean_snr_db, n.mean_snr_there_db) for start in told for n in start.neighbours} == {
+        (12.5, 12.5)
+    }
+
+
+def test_the_start_tells_both_directions_of_a_link():
+    """Device 1 sends with 20 dB more than device 0, so it is heard better than it hears."""
+    told = starts(roster(2, "complete", radio={"tx_power_dbm": (0, 20)}))
+    [at_zero], [at_one] = (start.neighbours for start in told)
+    assert at_zero.mean_snr_db - at_zero.mean_snr_there_db == pytest.approx(20)
+    assert (at_one.mean_snr_there_db, at_one.mean_snr_db) == (at_zero.mean_snr_db, at_zero.mean_snr_there_db)
 
 
 def test_each_device_is_told_only_its_neighbours_and_isolated_ones_nobody():

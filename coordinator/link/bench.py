@@ -16,6 +16,7 @@ from protocol.arq import Receiving, Sending
 from protocol.channel import Counts
 from protocol.codec import BODY_DTYPE, Bytes, Layout, decode, encode, finite_packets, select, selected
 from protocol.config import Experiment
+from protocol.hardware import hardware
 from protocol.ledger import Ledger
 from protocol.packet_errors import PacketErrorTable
 from protocol.streams import Purpose, stream
@@ -101,7 +102,7 @@ def measure(
             bench.experiment,
             batch.access,
             pair=(SENDER, RECEIVER),
-            mean_snr_db=bench.experiment.radio.snr_db,
+            mean_snrs_db=(bench.experiment.radio.snr_db, bench.experiment.radio.snr_db),
             places_m=((0.0, 0.0), (0.0, 0.0)),
         )
         payload = np.empty(batch.layout.payload_bytes, dtype=np.uint8)
@@ -125,8 +126,8 @@ class _Link:
         self._radio = experiment.radio
         self._seed = experiment.seed
         self._table = table
-        self.sender = Ledger(experiment.radio, experiment.device)
-        self.receiver = Ledger(experiment.radio, experiment.device)
+        self.sender = Ledger(hardware(experiment, SENDER))
+        self.receiver = Ledger(hardware(experiment, RECEIVER))
 
     def send(self, payload: Bytes, batch: Batch, air: AirLink, round_: int, counted: Counted) -> None:
         """Send a frame until all of it has arrived, or has been sent often enough."""

@@ -8,13 +8,14 @@ from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
-from coordinator.link.bench import MAX_FRAME_BYTES, RECEIVER, SENDER, Bench
+from coordinator.link.bench import MAX_FRAME_BYTES, SENDER, Bench
 from coordinator.link.point import fading_text
 from coordinator.link.sweep import Curve, Number, Sweep
 from protocol.config import Experiment
 from protocol.errors import BadInput
 from protocol.experiment_file import Table, load, nearest, parse
 from protocol.fading import Fading
+from protocol.hardware import hardware
 from protocol.link import mean_snr_db
 from protocol.modulation import BITS_PER_SYMBOL
 
@@ -167,6 +168,11 @@ def _no_contradiction(
         raise BadInput("--max-attempts: nothing is sent again without --arq selective_repeat")
     if base.radio.rate == "adaptive" and not options.modulation:
         raise BadInput("radio.rate = adaptive: the bench keeps to one modulation; say which by --modulation")
+    if not isinstance(base.radio.tx_power_dbm, float) and "tx-power-dbm" not in named:
+        raise BadInput(
+            "radio.tx_power_dbm: differs from device to device, and the bench has two that are alike; "
+            "say which by --tx-power-dbm"
+        )
 
 
 def _list(option: str, text: str, swept: str) -> list[str]:
@@ -208,7 +214,8 @@ def _bench(base: Experiment, radio: Table, numbers: Mapping[str, Number], *, kee
     """Take from an experiment what concerns one link, and lay the options over it."""
     sections: dict[str, Table] = {
         "": {"seed": base.seed, "devices": 2, "training": {"local_rounds": 0}},
-        "device": base.device.model_dump(),
+        # Nothing is computed on the bench.
+        "device": base.device.model_dump(include={"rx_power_w", "idle_power_w"}),
         "codec": base.codec.model_dump(),
         # A link alone: no slots, and the whole band is its own.
         "radio": base.radio.model_dump()
@@ -232,7 +239,7 @@ def _bench(base: Experiment, radio: Table, numbers: Mapping[str, Number], *, kee
             raise BadInput(f"--distance-m {distance_m:g}: must be > 0 metres")
         knobs = experiment.radio
         sections["radio"]["snr_db"] = mean_snr_db(
-            distance_m, knobs, knobs.bandwidth_hz, seed=experiment.seed, pair=(SENDER, RECEIVER)
+            distance_m, knobs, knobs.bandwidth_hz, tx_power_dbm=hardware(experiment, SENDER).tx_power_dbm
         )
         experiment = _experiment(sections, f"the bench at {distance_m:g} m")
     bench = Bench(experiment, int(packets), distance_m)

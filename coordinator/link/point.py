@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from pydantic import BaseModel, ConfigDict
 
-from coordinator.link.bench import Bench, Counted, measure
+from coordinator.link.bench import SENDER, Bench, Counted, measure
 from coordinator.link.theory import Expected, expect, interval
 from protocol.fading import Fading
-from protocol.ledger import tx_power_w
+from protocol.hardware import hardware
 from protocol.packet_errors import PacketErrorTable
 
 
@@ -85,7 +85,7 @@ def measure_point(
 
 
 def _compare(bench: Bench, counted: Counted, expected: Expected) -> LinkPoint:
-    radio, device = bench.experiment.radio, bench.experiment.device
+    radio, own = bench.experiment.radio, hardware(bench.experiment, SENDER)
     nowhere = (None, None)
     ber_low, ber_high = interval(counted.bit_errors, counted.bits, expected.ber_effect) or nowhere
     per_low, per_high = interval(counted.lost_at_first, counted.packets, expected.per_effect) or nowhere
@@ -93,8 +93,8 @@ def _compare(bench: Bench, counted: Counted, expected: Expected) -> LinkPoint:
     goodput_theory = joules_per_bit_theory = None
     if expected.airtime_s is not None and expected.delivered_bits is not None:
         goodput_theory = expected.delivered_bits / expected.airtime_s
-        # One end sends and the other receives, whichever it is.
-        joules = (tx_power_w(radio) + device.rx_power_w) * expected.airtime_s
+        # One end sends and the other receives, whichever it is: they are alike.
+        joules = (own.tx_power_w + own.rx_power_w) * expected.airtime_s
         joules_per_bit_theory = joules / expected.delivered_bits if expected.delivered_bits else None
     return LinkPoint(
         modulation=radio.modulation,
@@ -107,7 +107,7 @@ def _compare(bench: Bench, counted: Counted, expected: Expected) -> LinkPoint:
         coherence_packets=radio.coherence_packets,
         arq=radio.arq,
         max_attempts=radio.attempts,
-        tx_power_dbm=radio.tx_power_dbm,
+        tx_power_dbm=own.tx_power_dbm,
         bandwidth_hz=radio.bandwidth_hz,
         code_rate=radio.code_rate,
         coding_gain_db=radio.coding_gain_db,
