@@ -143,10 +143,13 @@ class Averaging(ABC):
         return self._frames.pack(mean, partial.counts, shape_of(part, partial.chunk.layout), rng)
 
     def _forward(self, partial: Partial, inbound: Inbound, *, part: int) -> Outgoing:
-        """Return the frame of a mean as it came; written anew, without rounding twice, if some is missing."""
-        if inbound.receiving.attempt == 0 and partial.counts.all():
-            return Outgoing(inbound.whole)
-        return self._frames.pack(partial.mean_(), partial.counts, shape_of(part, partial.chunk.layout), None)
+        """Return the frame of a mean as it came, so that nothing is rounded twice.
+
+        Packets that did not come are marked as holding nobody; with accepted bit errors it is written anew.
+        """
+        if self._radio.knobs.bad_packets == "accept":
+            return self._pack(partial, partial.mean_(), part=part)
+        return self._frames.copy(inbound.whole, partial.counts, part=part)
 
     def _send(
         self, outgoing: Outgoing, partial: Partial, turns: Mapping[int, int], *, part: int, ready_air_s: float

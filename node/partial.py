@@ -97,6 +97,19 @@ class PartialFrames:
         """Write a frame: how many devices are in each packet, then the packets."""
         num_bytes = shape.side_bytes + shape.layout.payload_bytes
         [outgoing] = self._buffers.setdefault(shape.part, Buffers(num_bytes)).take(1)
-        outgoing.payload[: COUNT_BITS // 8 * len(counts)].view("<u2")[:] = counts
+        _write_counts(outgoing.payload, counts)
         encode(mean, shape.layout, outgoing.payload[shape.side_bytes :], rng)
         return outgoing
+
+    def copy(self, frame: Bytes, counts: Counts, *, part: int) -> Outgoing:
+        """Return a received frame, or where devices are missing in it a copy that says so."""
+        if counts.all():
+            return Outgoing(frame)
+        [outgoing] = self._buffers.setdefault(part, Buffers(len(frame))).take(1)
+        outgoing.payload[:] = frame
+        _write_counts(outgoing.payload, counts)
+        return outgoing
+
+
+def _write_counts(frame: Bytes, counts: Counts) -> None:
+    frame[: COUNT_BITS // 8 * len(counts)].view("<u2")[:] = counts

@@ -224,8 +224,7 @@ def encode(x: Float32s, layout: Layout, payload: Bytes, rng: np.random.Generator
 
     float16 clips to the format's range. int8 rounds stochastically, floor(x / scale + u) with u
     uniform in [0, 1) and scale = max|x| / 127 over the packet, so that E[decode(encode(x))] = x
-    (Alistarh et al., "QSGD", NeurIPS 2017). Only int8 draws from rng; without one it rounds to the
-    nearest, which leaves numbers as they are that were decoded before.
+    (Alistarh et al., "QSGD", NeurIPS 2017). Only int8 draws from rng, and needs one.
     What is infinite or NaN decodes to a packet that finite_packets refuses, never to a number.
     """
     body = layout.body(payload)
@@ -237,11 +236,12 @@ def encode(x: Float32s, layout: Layout, payload: Bytes, rng: np.random.Generator
             if not _surely_finite(x):
                 np.copyto(body, np.float16("nan"), where=~np.isfinite(x))
         case "int8":
+            assert rng is not None
             scale = _scales(x, layout)
             layout.trailers(payload)["scale"] = scale
             with np.errstate(invalid="ignore"):  # a diverged model: its scale is not finite
                 steps = x / np.repeat(np.where(scale == 0, 1, scale), layout.values_of_each())
-                steps += np.float32(0.5) if rng is None else rng.random(layout.num_values, dtype=np.float32)
+                steps += rng.random(layout.num_values, dtype=np.float32)
                 np.copyto(body, np.clip(np.floor(steps), -INT8_MAX, INT8_MAX), casting="unsafe")
     if layout.checked:
         layout.trailers(payload)["crc"] = checksums(payload, layout)

@@ -110,7 +110,7 @@ def test_everybody_ends_with_the_same_bits(kind, codec, cast):
     atol = {"float32": 1e-6, "float16": 6 * 2e-3, "int8": 6 * 4 / 127}[codec]
     np.testing.assert_allclose(pasts[0].x[0], mean, rtol=0, atol=atol)
     heard = [heard for past in pasts.values() for round_ in past.heard for heard in round_.values()]
-    assert sum(h.packets_resent for h in heard) > 20
+    assert sum(h.packets_resent for h in heard) > 5
 
 
 @pytest.mark.parametrize("kind", ["tree", "ring"])
