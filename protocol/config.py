@@ -13,7 +13,7 @@ from protocol.budget import Budget
 from protocol.quantities import PerDevice
 from protocol.radio import Device, Mobility, Radio
 from protocol.section import Section
-from protocol.theory import Theory
+from protocol.problem import Theory
 
 CodecKind = Literal["float32", "float16", "int8"]
 
