@@ -9,12 +9,14 @@ shape; derived for this project from the models of Yan and Li, arXiv 2403.20075 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import acos, cbrt, cos, inf, sqrt
+from math import acos, acosh, asinh, cbrt, cos, cosh, inf, sinh, sqrt
 from typing import NamedTuple
 
 import numpy as np
 
 from protocol.theory.constants import MAX_LOCAL_ROUNDS, MAX_ROUNDS
+
+_NEGLIGIBLE = 1e-18  # moves y by a third of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,24 +49,22 @@ class Pair(NamedTuple):
 def stationary_point(*, linear: float, quadratic: float, pull: float) -> float:
     """Return where pull / tau + linear tau + quadratic tau^2 is least over tau > 0; inf where it only falls.
 
-    The positive root of 2 quadratic tau^3 + linear tau^2 = pull; quadratic >= 0, pull >= 0. Cardano's
-    formula for y = 1 / tau, which satisfies the depressed cubic y^3 = p y + q.
+    The positive root of 2 quadratic tau^3 + linear tau^2 = pull; pull >= 0, quadratic >= 0. With t the root
+    for linear = 0 and tau = t / y, y^3 = kappa y + 1: Viete's and Cardano's formulas without cancellation.
     """
     if quadratic == 0:
-        if linear <= 0:
-            return inf
-        return sqrt(pull / linear)
-    if pull == 0:
+        return sqrt(pull / linear) if linear > 0 else inf
+    t = cbrt(pull / (2 * quadratic))
+    if t == 0:
         return max(0.0, -linear / (2 * quadratic))
-    p, q = linear / pull, 2 * quadratic / pull
-    scale = max(sqrt(abs(p)), cbrt(q))  # y = scale z: no power overflows
-    third, half = p / scale / scale / 3, q / scale / scale / scale / 2
-    discriminant = half**2 - third**3
-    if discriminant >= 0:
-        u = cbrt(half + sqrt(discriminant))
-        return 1 / (scale * (u + third / u))
-    radius = sqrt(third)
-    return 1 / (scale * 2 * radius * cos(acos(half / radius**3) / 3))
+    kappa = linear / (2 * quadratic * t)
+    if abs(kappa) < _NEGLIGIBLE:
+        return t
+    r = sqrt(abs(kappa) / 3)
+    x = 1 / (2 * r * r * r)
+    if kappa < 0:
+        return t / (2 * r * sinh(asinh(x) / 3))
+    return t / (2 * r * (cosh(acosh(x) / 3) if x > 1 else cos(acos(x) / 3)))
 
 
 def best_local_rounds(tradeoff: Tradeoff, *, num_rounds: int) -> int:
@@ -92,16 +92,13 @@ def best_pair(
     if most < 1:
         return None
     tau = np.arange(1, most + 1, dtype=np.float64)
-    per_round = np.zeros_like(tau)
-    for resource in resources:
-        share = (tau * resource.local_round + resource.aggregation) / resource.budget
-        np.maximum(per_round, share, out=per_round)
     with np.errstate(divide="ignore"):
-        num_rounds = np.clip(np.floor(1 / per_round), 1, MAX_ROUNDS)
+        affordable = [one.budget / (tau * one.local_round + one.aggregation) for one in resources]
+    num_rounds = np.clip(np.floor(np.min(affordable, axis=0)), 1, MAX_ROUNDS)
     f = tradeoff.gain / (num_rounds * tau) + tradeoff.linear * tau + tradeoff.quadratic * tau**2
     best = int(f.argmin())
-    shares = [((best + 1) * one.local_round + one.aggregation) / one.budget for one in resources]
-    return Pair(best + 1, int(num_rounds[best]), float(f[best]), int(np.argmax(shares)))
+    limiting = int(np.argmin([rounds[best] for rounds in affordable]))
+    return Pair(best + 1, int(num_rounds[best]), float(f[best]), limiting)
 
 
 def _most_local_rounds(resource: Resource, limit: int) -> int:
