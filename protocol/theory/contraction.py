@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from protocol.theory.bounds import Floats
 
+_ROUNDING = 1e-12  # of an eigenvalue: a network in two parts must not mix by it
+
 
 def contraction(W: Floats, success: npt.ArrayLike) -> float:
     """Return rho in [0, 1]: E||x - xbar||^2 shrinks at least by this factor per sweep; 1 if nothing mixes.
@@ -22,7 +24,7 @@ def contraction(W: Floats, success: npt.ArrayLike) -> float:
     """
     J = np.full_like(W, 1 / len(W))
     largest = np.linalg.eigvalsh(mean_square_mixing(W, success) - J)[-1]
-    return float(np.clip(largest, 0, 1))
+    return 1.0 if largest > 1 - _ROUNDING else max(0.0, float(largest))
 
 
 def mean_square_mixing(W: Floats, success: npt.ArrayLike) -> Floats:
