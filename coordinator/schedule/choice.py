@@ -1,0 +1,121 @@
+"""Tree, ring or gossip: which of them the next aggregations should use."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf, isfinite
+from typing import Literal
+
+from coordinator.schedule.costs import Cost, LinkCosts
+from coordinator.schedule.energy_tree import min_energy_tree
+from coordinator.schedule.ring import ring_order
+from coordinator.schedule.schemes import all_broadcast, full_mesh, gossip, ring_cost, sweeps_needed
+from coordinator.schedule.spanning import minimum_spanning_tree
+from coordinator.schedule.tree import Tree, tree_cost
+
+Scheme = Literal["tree", "ring", "gossip"]
+
+_SCHEMES: tuple[Scheme, ...] = ("tree", "ring", "gossip")
+_CORRELATED = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Channel:
+    """What is known of the links."""
+
+    mean: LinkCosts
+    """From mean path loss."""
+    now: LinkCosts | None = None
+    """From the latest reports, if there are any."""
+    coherence_s: float = inf
+    correlation: float = 0.0
+    """Of the gains in the last two reports."""
+
+
+@dataclass(frozen=True)
+class Gossip:
+    """Gossip as the alternative to exact averaging."""
+
+    edges: tuple[tuple[int, int], ...]
+    contraction: float
+    """Of the squared distance from consensus, by one sweep."""
+    consensus_error: float
+    """How much of that distance may remain after one aggregation."""
+    cast: Literal["unicast", "broadcast"]
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What to do, and what else there was."""
+
+    scheme: Scheme
+    reason: str
+    """One line."""
+    costs: Mapping[str, Cost]
+    """Of every scheme that the links allow, by name."""
+    tree: Tree | None
+    ring: tuple[int, ...] | None
+    sweeps: float
+    """Of gossip."""
+
+
+def choose(channel: Channel, rival: Gossip, *, chunks: int = 1, deadline_s: float = inf) -> Choice:
+    """Pick the scheme of fewest joules among those that the channel allows and that end by the deadline.
+
+    A tree needs a channel that holds: coherence_s longer than one aggregation over it, or correlation
+    above 0.9. Then tree and ring are laid out for the links as they are now; else for their means, and
+    the tree is out. If nothing ends in time it is the quickest, and gossip if nothing joins all devices.
+    Of equals it is the tree, then the ring. Derived for this project from the model of Yan and Li, arXiv
+    2403.20075.
+    """
+    links = channel.mean if channel.now is None else channel.now
+    tree = min_energy_tree(links)
+    holds, finding = _holds(channel, tree, chunks=chunks)
+    if not holds and links is not channel.mean:
+        links = channel.mean
+        tree = min_energy_tree(links)
+    ring = ring_order(links)
+    sweeps = sweeps_needed(rival.contraction, rival.consensus_error)
+    costs = {"full_mesh": full_mesh(links), "all_broadcast": all_broadcast(links)}
+    spanning = minimum_spanning_tree(links)
+    if spanning is not None:
+        costs["spanning_tree"] = tree_cost(spanning, links, multicast=False, chunks=chunks)
+        costs["spanning_tree_multicast"] = tree_cost(spanning, links, multicast=True, chunks=chunks)
+    if tree is not None:
+        costs["tree"] = tree_cost(tree, links, multicast=True, chunks=chunks)
+    if ring is not None:
+        costs["ring"] = ring_cost(ring, links)
+    if isfinite(sweeps):
+        costs["gossip"] = gossip(links, rival.edges, sweeps=sweeps, cast=rival.cast)
+    costs = {name: cost for name, cost in costs.items() if isfinite(cost.total_j)}
+    scheme, reason = _pick(costs, holds=holds, deadline_s=deadline_s)
+    return Choice(scheme, f"{scheme}: {reason}; {finding}", costs, tree, ring, sweeps)
+
+
+def _holds(channel: Channel, tree: Tree | None, *, chunks: int) -> tuple[bool, str]:
+    """Return whether the channel stays as it is for as long as a tree needs, and that in words."""
+    if channel.now is None:
+        return False, "no report of the channel, so no tree"
+    if tree is None:
+        return False, "as reported, no tree joins all devices"
+    if channel.correlation > _CORRELATED:
+        return True, f"the last reports correlate by {channel.correlation:.2f}"
+    tree_s = tree_cost(tree, channel.now, multicast=True, chunks=chunks).air_s
+    if channel.coherence_s > tree_s:
+        return True, f"the channel holds for {channel.coherence_s:.3g} s and a tree takes {tree_s:.3g} s"
+    return False, f"the channel holds for {channel.coherence_s:.3g} s, but a tree would take {tree_s:.3g} s"
+
+
+def _pick(costs: Mapping[str, Cost], *, holds: bool, deadline_s: float) -> tuple[Scheme, str]:
+    """Return the scheme of fewest joules that may be used and ends in time, and why in words."""
+    usable: list[Scheme] = [name for name in _SCHEMES if name in costs and (holds or name != "tree")]
+    if not usable:
+        return "gossip", "neither a tree nor a ring joins all devices"
+    in_time = [name for name in usable if costs[name].air_s <= deadline_s]
+    if not in_time:
+        quickest = min(usable, key=lambda name: costs[name].air_s)
+        took_s = costs[quickest].air_s
+        return quickest, f"the quickest with {took_s:.3g} s, but nothing ends in {deadline_s:.3g} s"
+    best = min(in_time, key=lambda name: costs[name].total_j)
+    others = [f"{costs[name].total_j:.3g} J by {name}" for name in in_time if name != best]
+    late = [f"{name} would end late" for name in usable if name not in in_time]
+    return best, ", ".join([f"{costs[best].total_j:.3g} J", *others, *late])

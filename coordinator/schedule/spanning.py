@@ -1,0 +1,93 @@
+"""Trees to begin with: the cheapest edges that join all devices, and the cheapest star."""
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import breadth_first_order
+
+from coordinator.schedule.costs import Floats, Ints, LinkCosts
+from coordinator.schedule.tree import ABSENT, ROOT, Tree
+
+
+def minimum_spanning_tree(costs: LinkCosts) -> Tree | None:
+    """Return the cheapest tree of unicasts, rooted at its centre; None if some devices are cut off.
+
+    Edges weigh what a model costs there and back, receivers included. The centre has the fewest hops to
+    the farthest device; of two, the choice is fixed.
+    """
+    parents = spanning_parents(costs)
+    return None if parents is None else as_tree(parents, costs)
+
+
+def hub_tree(costs: LinkCosts) -> Tree | None:
+    """Return the star of least joules with a multicast down; None if nobody reaches all others."""
+    hubs = hubs_by_joules(costs)
+    return as_tree(star_parents(len(costs.devices), int(hubs[0])), costs) if len(hubs) else None
+
+
+def hop_weights(costs: LinkCosts) -> tuple[Floats, Floats]:
+    """Return what a hop adds by itself and what it needs of its parent's multicast, shapes (k, k) [J].
+
+    Of child i under parent j: sending up, and listening in both directions; and to be reached from above.
+    """
+    tx_j, rx_j = costs.among_present(costs.tx_j), costs.among_present(costs.rx_j)
+    return tx_j + rx_j + rx_j.T, tx_j.T
+
+
+def spanning_parents(costs: LinkCosts) -> Ints | None:
+    """Return the parents of the minimum spanning tree among the devices that take part, shape (k,).
+
+    By Prim's algorithm: a library takes an edge that costs nothing for none.
+    """
+    own_j, reach_j = hop_weights(costs)
+    weights = own_j + reach_j
+    k = len(weights)
+    nearest, cheapest_j = np.zeros(k, dtype=np.intp), weights[0].copy()
+    outside = np.arange(k) != 0
+    for _ in range(k - 1):
+        device = int(np.where(outside, cheapest_j, np.inf).argmin())
+        if not np.isfinite(cheapest_j[device]):
+            return None
+        outside[device] = False
+        closer = outside & (weights[device] < cheapest_j)
+        nearest[closer], cheapest_j[closer] = device, weights[device][closer]
+    nearest[0] = ROOT
+    return _rooted_at_centre(nearest)
+
+
+def _rooted_at_centre(parents: Ints) -> Ints:
+    """Turn a tree so that its root is the middle of its longest path, found by two searches from its ends."""
+    k = len(parents)
+    below = np.flatnonzero(parents >= 0)
+    hops = coo_array((np.ones(len(below)), (below, parents[below])), shape=(k, k)).tocsr()
+    end = breadth_first_order(hops, 0, directed=False)[0][-1]
+    order, towards = breadth_first_order(hops, end, directed=False)
+    path = [order[-1]]
+    while path[-1] != end:
+        path.append(towards[path[-1]])
+    _, above = breadth_first_order(hops, path[len(path) // 2], directed=False)
+    parents = np.where(above >= 0, above, ROOT)  # the library marks the root by -9999
+    return parents.astype(np.intp)
+
+
+def hubs_by_joules(costs: LinkCosts) -> Ints:
+    """Return the devices that reach all others, the one with the cheapest star first, as indices below k."""
+    own_j, reach_j = hop_weights(costs)
+    np.fill_diagonal(own_j, 0.0)
+    np.fill_diagonal(reach_j, 0.0)
+    star_j = own_j.sum(axis=0) + reach_j.max(axis=0, initial=0.0)
+    cheapest_first: Ints = star_j.argsort(kind="stable")
+    return cheapest_first[np.isfinite(star_j[cheapest_first])]
+
+
+def star_parents(k: int, hub: int) -> Ints:
+    """Return the parents of a star of k devices."""
+    parents = np.full(k, hub, dtype=np.intp)
+    parents[hub] = ROOT
+    return parents
+
+
+def as_tree(parents: Ints, costs: LinkCosts) -> Tree:
+    """Name the devices of a tree as they are named among all, absent ones included."""
+    named = np.full(costs.num_devices, ABSENT, dtype=np.intp)
+    named[costs.devices] = np.where(parents >= 0, costs.devices[parents], ROOT)
+    return Tree(tuple(named.tolist()))
