@@ -43,6 +43,28 @@ class Started(Message):
     """Host seconds from the first launch to this moment."""
 
 
+class Scheduled(Message):
+    """How devices average from a round on, as the coordinator has laid it out."""
+
+    kind: Literal["scheduled"] = "scheduled"
+    round: NonNegativeInt
+    scheme: Literal["tree", "ring", "gossip"]
+    reason: str
+    """Why, in one line."""
+    parents: tuple[int, ...] = ()
+    """Of a tree: the parent of each device, -1 for the root, -2 for those that take no part."""
+    order: tuple[NonNegativeInt, ...] = ()
+    """Of a ring: its devices in their order."""
+    joules: float
+    """What one aggregation is expected to cost all devices."""
+    tx_joules: float
+    """Of that, for sending."""
+    air_s: float
+    """How long it is expected to take."""
+    alternatives_j: dict[str, float]
+    """What it would cost in every scheme that the links allow."""
+
+
 class Consensus(Message):
     """How far apart the devices' parameters are after a round, from the sampled coordinates."""
 
@@ -77,5 +99,7 @@ class Ended(Message):
     """Host seconds since the start."""
 
 
-Event: TypeAlias = Annotated[Started | Report | Consensus | Died | Ended, Field(discriminator="kind")]
+Event: TypeAlias = Annotated[
+    Started | Scheduled | Report | Consensus | Died | Ended, Field(discriminator="kind")
+]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

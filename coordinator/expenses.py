@@ -25,6 +25,12 @@ class Joules:
         return fsum((self.compute, self.tx, self.rx, self.idle))
 
 
+def joules_of(report: Report) -> float:
+    """Sum up what one device spent in one round."""
+    links = [joules for heard in report.heard.values() for joules in (heard.tx_j, heard.rx_j)]
+    return fsum((report.spent.compute_j, report.spent.idle_j, *links))
+
+
 def by_device(reports: Iterable[Report], num_devices: int) -> list[Joules]:
     """Sum up what each device spent."""
     spent: list[list[Report]] = [[] for _ in range(num_devices)]

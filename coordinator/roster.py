@@ -4,12 +4,17 @@ Events come in, instructions go out. A run gathers until every device is ready, 
 whoever is left, and is over when each device is done or lost.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from coordinator.events import Scheduled
+from coordinator.expenses import joules_of
 from coordinator.network import Network, row
+from coordinator.schedule.epochs import Epochs, Place, Reports
 from protocol.config import Experiment
 from protocol.errors import BadInput, RunError
+from protocol.hardware import fleet
 from protocol.messages import (
     PROTOCOL_VERSION,
     Bye,
@@ -24,6 +29,7 @@ from protocol.messages import (
     Ready,
     Refuse,
     Report,
+    Schedule,
     Start,
     Stop,
     Welcome,
@@ -58,6 +64,9 @@ class Member:
     last_heard_s: float
     incarnation: int = 0
     ready: Ready | None = None
+    gains: Gains | None = None
+    """How well it hears its neighbours, as it told last; taken away once it was answered."""
+    spent_j: float = 0.0
     rounds: int = 0
     """Rounds it reported or, once done, completed."""
     done: bool = False
@@ -79,10 +88,15 @@ class Roster:
     run_dir: str
     network: Network
     packet_errors: tuple[PacketErrorTable, ...] = ()
+    lay_out_epochs: Callable[[int], Epochs] | None = None
+    """Given the size of the model, who lays out trees and rings; none where all gossip."""
+    scheduled: list[Scheduled] = field(default_factory=list)
+    """Epochs laid out that nobody has noted yet."""
     epoch: int = 0
     phase: Phase = Phase.GATHERING
     stopped: bool = False
     members: list[Member] = field(default_factory=list)
+    _epochs: Epochs | None = None
 
     def hear(self, peer: bytes, message: FromDevice, now_s: float) -> list[Tell]:
         """Take in what a device said.
@@ -101,9 +115,15 @@ class Roster:
                 return self._start_if_all_are_ready(now_s)
             case Report():
                 member.rounds = message.round + 1
+                member.spent_j += joules_of(message)
+                if member.gains is not None and message.round >= member.gains.round:
+                    member.gains = None  # it did not wait for those who have not told
                 return []
             case Gains():
-                return []
+                if any(m.rounds > message.round for m in self.members if m.active):
+                    return [Tell(peer, Schedule(round=message.round, place=None))]  # others have gone on
+                member.gains = message
+                return self._reschedule_if_all_have_told()
             case Done():
                 member.rounds = message.rounds
                 if message.rounds < self.experiment.rounds and not self.stopped:
@@ -137,7 +157,8 @@ class Roster:
         member.lost = reason
         death = NeighbourDied(device=device, incarnation=member.incarnation)
         neighbours = [self.members[n] for n in self.network.graph.neighbors(device)]
-        return [Tell(n.peer, death) for n in neighbours if n.active] + self._end_if_nobody_is_active()
+        tells = [Tell(n.peer, death) for n in neighbours if n.active]
+        return tells + self._reschedule_if_all_have_told() + self._end_if_nobody_is_active()
 
     def overdue(self, now_s: float) -> list[int]:
         """Return the devices silent for twice the liveness time, long after their neighbours gave up."""
@@ -179,9 +200,36 @@ class Roster:
         self.phase = Phase.RUNNING
         for member in self.members:
             member.last_heard_s = now_s
-        return [Tell(m.peer, self._start(m.device)) for m in self.members]
+        places: Mapping[int, Place] = {}
+        if self.lay_out_epochs is not None:
+            self._epochs = self.lay_out_epochs(ready[0].num_parameters)
+            plan = self._epochs.first()
+            self.scheduled.append(plan.event)
+            places = plan.places
+        return [Tell(m.peer, self._start(m.device, places.get(m.device))) for m in self.members]
 
-    def _start(self, device: int) -> Start:
+    def _reschedule_if_all_have_told(self) -> list[Tell]:
+        """Lay out the next epoch once everybody who lives waits for it: all get it, or nobody does."""
+        active = [m for m in self.members if m.active]
+        told = {m.device: m.gains for m in active if m.gains is not None}
+        rounds = {gains.round for gains in told.values()}
+        if self._epochs is None or len(told) < len(active) or len(rounds) != 1:
+            return []
+        [round_] = rounds
+        devices = fleet(self.experiment)
+        plan = self._epochs.next(
+            round_,
+            Reports(
+                snrs_db={device: gains.snr_db for device, gains in told.items()},
+                joules_left={m.device: devices[m.device].budget_j - m.spent_j for m in active},
+            ),
+        )
+        self.scheduled.append(plan.event)
+        for member in active:
+            member.gains = None
+        return [Tell(m.peer, Schedule(round=round_, place=plan.places.get(m.device))) for m in active]
+
+    def _start(self, device: int, place: Place | None) -> Start:
         network = self.network
         return Start(
             neighbours=self._row(device),
@@ -190,6 +238,7 @@ class Roster:
             max_degree=network.max_degree,
             position_m=network.graph.nodes[device]["position_m"],
             packet_errors=self.packet_errors,
+            schedule=Schedule(round=0, place=place) if place is not None else None,
         )
 
     def _row(self, device: int) -> tuple[Neighbour, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 import zmq
 
 from coordinator.consensus import ConsensusMeter
-from coordinator.events import Consensus, Died, Edge, Ended, Event, Started
+from coordinator.events import Consensus, Died, Edge, Ended, Event, Scheduled, Started
 from coordinator.interrupt import Interrupt
 from coordinator.roster import Member, Phase, Roster, Tell
 from coordinator.store import RunFolder
@@ -218,11 +218,13 @@ class Server:
         for round_, distance, devices in rounds:
             self._note(Consensus(round=round_, distance=distance, devices=devices))
 
-    def _note(self, event: Started | Consensus | Died | Ended) -> None:
+    def _note(self, event: Started | Scheduled | Consensus | Died | Ended) -> None:
         self._folder.append(event)
         self._view.show(event)
 
     def _tell(self, tells: list[Tell]) -> None:
+        while self._roster.scheduled:
+            self._note(self._roster.scheduled.pop(0))
         for tell in tells:
             # Devices are few and messages small: a full queue or a vanished peer is a dead device,
             # which its process or its silence will tell.

@@ -16,11 +16,11 @@ import torch
 
 from node.digital import Digital, Inbound, Outbound
 from node.inbox import SCHEDULED, Part
-from node.partial import COUNT_BITS, Partial, PartialFrames, shape_of
+from node.partial import Partial, PartialFrames, shape_of
 from node.radio import Grid
 from node.stopwatch import Stopwatch
 from node.transport.zmq import Outgoing
-from protocol.access import plan_scheduled_access
+from protocol.access import COUNT_BITS, plan_scheduled_access
 from protocol.codec import Chunk, Float32s, Layout
 from protocol.frame import Kind
 from protocol.messages import Averaged

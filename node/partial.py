@@ -11,10 +11,9 @@ import torch
 from node.digital import Inbound, Shape, accumulate_
 from node.mixing import Arrived
 from node.transport.zmq import Buffers, Outgoing
+from protocol.access import COUNT_BITS
 from protocol.channel import Counts
 from protocol.codec import Bytes, Chunk, Float32s, Layout, decode, encode
-
-COUNT_BITS = 16
 
 
 def shape_of(part: int, layout: Layout) -> Shape:

@@ -23,6 +23,8 @@ from protocol.radio import Modulation, Radio
 HEADER_BITS = 8 * HEADER_BYTES
 NORM_BITS = 32
 """Side information of analog frames: the energy of each fading block, one float32."""
+COUNT_BITS = 16
+"""Side information of partial means: how many devices are in a packet."""
 _ROUNDING = 1e-9
 """Of a period; a moment this close before the start of a slot is that start."""
 

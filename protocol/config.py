@@ -10,10 +10,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from protocol.budget import Budget
+from protocol.problem import Theory
 from protocol.quantities import PerDevice
 from protocol.radio import Device, Mobility, Radio
 from protocol.section import Section
-from protocol.problem import Theory
 
 CodecKind = Literal["float32", "float16", "int8"]
 

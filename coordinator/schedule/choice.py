@@ -56,6 +56,8 @@ class Choice:
     ring: tuple[int, ...] | None
     sweeps: float
     """Of gossip."""
+    links: LinkCosts
+    """What tree and ring were laid out for: the links as reported, or their means."""
 
 
 def choose(channel: Channel, rival: Gossip, *, chunks: int = 1, deadline_s: float = inf) -> Choice:
@@ -88,7 +90,7 @@ def choose(channel: Channel, rival: Gossip, *, chunks: int = 1, deadline_s: floa
         costs["gossip"] = gossip(links, rival.edges, sweeps=sweeps, cast=rival.cast)
     costs = {name: cost for name, cost in costs.items() if isfinite(cost.total_j)}
     scheme, reason = _pick(costs, holds=holds, deadline_s=deadline_s)
-    return Choice(scheme, f"{scheme}: {reason}; {finding}", costs, tree, ring, sweeps)
+    return Choice(scheme, f"{scheme}: {reason}; {finding}", costs, tree, ring, sweeps, links)
 
 
 def _holds(channel: Channel, tree: Tree | None, *, chunks: int) -> tuple[bool, str]:

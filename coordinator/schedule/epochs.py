@@ -1,0 +1,219 @@
+"""Epoch after epoch: which tree or ring the devices that live average along, and what that should cost."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from math import inf, isfinite
+from typing import TypeAlias
+
+import numpy as np
+
+from coordinator.events import Scheduled
+from coordinator.network import Network
+from coordinator.schedule.budget import budget_weights
+from coordinator.schedule.choice import Channel, Choice, Gossip, choose
+from coordinator.schedule.costs import Cost, Floats, LinkCosts
+from coordinator.schedule.energy_tree import min_energy_tree
+from coordinator.schedule.prices import Prices
+from coordinator.schedule.ring import ring_order
+from coordinator.schedule.schemes import gossip, ring_cost
+from coordinator.schedule.spanning import minimum_spanning_tree
+from coordinator.schedule.tree import ROOT, Tree, tree_cost
+from protocol.access import plan_access
+from protocol.air import planned_round_s
+from protocol.config import Experiment
+from protocol.messages import RingPlace, TreePlace
+from protocol.theory.contraction import contraction
+
+CONSENSUS_ERROR = 0.01
+"""Share of the squared distance from consensus that gossip may leave to count as averaging."""
+CLARKE = 0.423
+"""Coherence time times Doppler shift (Rappaport, "Wireless Communications", 2nd ed., eq. 5.40.c)."""
+
+Place: TypeAlias = TreePlace | RingPlace
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """One epoch as it was laid out: for the log, and for each device its place; none: gossip."""
+
+    event: Scheduled
+    places: Mapping[int, Place]
+
+
+@dataclass(frozen=True)
+class Reports:
+    """What the devices that live have told before an epoch."""
+
+    snrs_db: Mapping[int, Mapping[int, float]]
+    """Of each device: how well it hears each neighbour, fades included."""
+    joules_left: Mapping[int, float]
+
+
+class Epochs:
+    """Lays out the epochs of one run; remembers the last reports, to know whether the channel holds."""
+
+    def __init__(self, experiment: Experiment, network: Network, prices: Prices) -> None:
+        self._experiment = experiment
+        self._network = network
+        self._prices = prices
+        self._mean_db = _mean_snrs_db(network)
+        access = plan_access(
+            experiment, prices.layout, num_colours=network.num_slots, max_degree=network.max_degree
+        )
+        self._round_s = planned_round_s(experiment, access)
+        self._last_db: Floats | None = None
+
+    def first(self) -> EpochPlan:
+        """Lay out the first epoch, in which nobody has told anything yet."""
+        static = self._coherence_s() == inf and self._experiment.radio.fading == "none"
+        return self._lay_out(0, self._mean_db if static else None, {}, correlation=0.0)
+
+    def next(self, round_: int, reports: Reports) -> EpochPlan:
+        """Lay out an epoch for the devices that have told how well they hear each other."""
+        now_db = np.full_like(self._mean_db, -inf)
+        for receiver, heard in reports.snrs_db.items():
+            for sender, snr_db in heard.items():
+                if sender in reports.snrs_db:
+                    now_db[sender, receiver] = snr_db
+        correlation = 0.0 if self._last_db is None else _correlation(self._last_db, now_db)
+        self._last_db = now_db
+        return self._lay_out(round_, now_db, reports.joules_left, correlation=correlation)
+
+    def _lay_out(
+        self, round_: int, now_db: Floats | None, joules_left: Mapping[int, float], *, correlation: float
+    ) -> EpochPlan:
+        aggregation = self._experiment.aggregation
+        absent = set(range(self._experiment.devices)) - set(joules_left) if joules_left else set()
+        mean = self._prices.of(self._mean_db, frames=aggregation.chunks, faded=True).without(absent)
+        now = None
+        if now_db is not None:
+            now = self._prices.of(now_db, frames=aggregation.chunks, faded=False).without(absent)
+        channel = Channel(mean, now, self._coherence_s() / aggregation.epoch_rounds, correlation)
+        choice = choose(channel, self._rival(absent), chunks=aggregation.chunks)
+        scheme = choice.scheme if aggregation.scheme == "auto" else aggregation.scheme
+        reason = choice.reason if aggregation.scheme == "auto" else f"aggregation.scheme = {scheme}"
+        tree = self._tree(choice.links, joules_left) if scheme == "tree" else None
+        ring = ring_order(self._fair(choice.links, joules_left)) if scheme == "ring" else None
+        members = len(mean.devices)
+        if tree is not None and members > 1:
+            cost = tree_cost(tree, choice.links, multicast=self._multicast, chunks=aggregation.chunks)
+            return self._plan(round_, cost, choice, reason, tree=tree)
+        if ring is not None and 1 < members <= self._prices.layout.num_values:
+            return self._plan(round_, ring_cost(ring, choice.links), choice, reason, ring=ring)
+        if scheme in ("tree", "ring"):
+            reason = f"no {scheme} joins all devices over links that carry anything"
+        rival = self._rival(absent)
+        cost = gossip(choice.links, rival.edges, sweeps=aggregation.sweeps, cast=rival.cast)
+        return self._plan(round_, cost, choice, reason)
+
+    def _plan(
+        self,
+        round_: int,
+        cost: Cost,
+        choice: Choice,
+        reason: str,
+        *,
+        tree: Tree | None = None,
+        ring: tuple[int, ...] | None = None,
+    ) -> EpochPlan:
+        event = Scheduled(
+            round=round_,
+            scheme="tree" if tree else "ring" if ring else "gossip",
+            reason=reason,
+            parents=tree.parents if tree else (),
+            order=ring or (),
+            joules=cost.total_j,
+            tx_joules=cost.total_tx_j,
+            air_s=cost.air_s,
+            alternatives_j={name: other.total_j for name, other in choice.costs.items()},
+        )
+        places: Mapping[int, Place] = tree_places(tree) if tree else ring_places(ring) if ring else {}
+        return EpochPlan(event, places)
+
+    @property
+    def _multicast(self) -> bool:
+        return self._experiment.radio.cast == "broadcast"
+
+    def _tree(self, links: LinkCosts, joules_left: Mapping[int, float]) -> Tree | None:
+        fair = self._fair(links, joules_left)
+        return min_energy_tree(fair) if self._multicast else minimum_spanning_tree(fair)
+
+    def _fair(self, links: LinkCosts, joules_left: Mapping[int, float]) -> LinkCosts:
+        """Weigh joules by what they are of the payer's remainder, where there are budgets."""
+        left = np.array([joules_left.get(device, 1.0) for device in range(links.num_devices)])
+        if not joules_left or not np.isfinite(left[links.devices]).all():
+            return links
+        return budget_weights(links, np.maximum(left, np.finfo(float).tiny))
+
+    def _rival(self, absent: Collection[int]) -> Gossip:
+        """Return gossip as the alternative: as many sweeps as are set, if they come close to averaging."""
+        graph, aggregation = self._network.graph, self._experiment.aggregation
+        edges = [edge for edge in graph.edges if not set(edge) & set(absent)]
+        success = np.zeros_like(self._network.weights)
+        for a, b in edges:
+            losses = graph.edges[a, b]["packet_loss"]
+            success[a, b] = success[b, a] = (1 - losses[a]) * (1 - losses[b])
+        rho = contraction(self._network.weights, success)
+        good = rho**aggregation.sweeps <= CONSENSUS_ERROR
+        return Gossip(tuple(edges), rho if good else 1.0, CONSENSUS_ERROR, self._experiment.radio.cast)
+
+    def _coherence_s(self) -> float:
+        """Modelled seconds for which the channel stays as it is."""
+        radio, mobility = self._experiment.radio, self._experiment.mobility
+        if mobility.kind != "none":
+            return 0.0
+        if radio.fading == "none" or radio.doppler_hz == 0:
+            return inf
+        if radio.coherence_packets:
+            return 0.0
+        if isfinite(radio.doppler_hz):
+            return CLARKE / radio.doppler_hz
+        return radio.coherence_rounds * self._round_s
+
+
+def tree_places(tree: Tree) -> dict[int, Place]:
+    """Return what each device of a tree is told of it."""
+    most = max(map(len, tree.children))
+    return {
+        device: TreePlace(
+            members=len(tree.leaves_first),
+            parent=None if tree.parents[device] == ROOT else tree.parents[device],
+            turn=0 if tree.parents[device] == ROOT else tree.children[tree.parents[device]].index(device),
+            children=tree.children[device],
+            max_children=most,
+        )
+        for device in sorted(tree.leaves_first)
+    }
+
+
+def ring_places(order: tuple[int, ...]) -> dict[int, Place]:
+    """Return what each device of a ring is told of it."""
+    return {
+        device: RingPlace(
+            members=len(order),
+            position=position,
+            previous=order[position - 1],
+            next=order[(position + 1) % len(order)],
+        )
+        for position, device in enumerate(order)
+    }
+
+
+def _mean_snrs_db(network: Network) -> Floats:
+    """Return the mean SNR of each row's signal at each column, shape (n, n), -inf where there is no link."""
+    n = len(network.graph)
+    snrs_db = np.full((n, n), -inf)
+    for a, b, link in network.graph.edges(data=True):
+        snrs_db[a, b], snrs_db[b, a] = link["mean_snr_db"][b], link["mean_snr_db"][a]
+    return snrs_db
+
+
+def _correlation(before_db: Floats, now_db: Floats) -> float:
+    """Correlate the gains of links in two reports, in dB; 1 where nothing varies and nothing has changed."""
+    both = np.isfinite(before_db) & np.isfinite(now_db)
+    before, now = before_db[both], now_db[both]
+    if np.array_equal(before, now):
+        return 1.0
+    if len(before) < 2 or not before.std() or not now.std():
+        return 0.0
+    return float(np.corrcoef(before, now)[0, 1])
