@@ -12,7 +12,7 @@ NOISE_W = 10 ** (-20.4) * BANDWIDTH_HZ
 
 
 def drop(rng, num_devices, *, area_m=500.0, rayleigh=False, access="parallel", power_controlled=False):
-    """Draw devices in a square, and links at the Shannon rate: 20 dBm, 1 MHz, 128.1 + 37.6 log10(d / 1 km) dB.
+    """Draw devices in a square, and links at the Shannon rate, of 20 dBm over 1 MHz with 3GPP path loss.
 
     power_controlled: instead of the rate, the transmit power follows the gain, to 10 bit/s/Hz.
     """

@@ -1,4 +1,4 @@
-"""Aggregations replayed on real numbers, message by message: everybody has the mean, and the costs are right."""
+"""Aggregations replayed on real numbers, message by message: all end with the mean, at the planned cost."""
 
 from collections import defaultdict
 from itertools import combinations
@@ -20,7 +20,7 @@ SEEDS = range(12)
 
 
 class Air:
-    """Carries messages, and keeps the books: a band for each link and each multicast, or one after the other."""
+    """Carries messages and keeps the books: a band for each link and multicast, or one band for all."""
 
     def __init__(self, costs):
         self.costs = costs

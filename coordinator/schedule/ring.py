@@ -6,7 +6,7 @@ import numpy as np
 
 from coordinator.schedule.costs import Bools, Floats, Ints, LinkCosts
 
-_NUM_CELLS = 5_000
+_NUM_CELLS = 2_000
 """Starts times devices squared: few devices can afford to try from several."""
 _NUM_ROTATIONS = 1000
 _LONGEST_PIECE = 3

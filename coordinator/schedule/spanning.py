@@ -65,8 +65,8 @@ def _rooted_at_centre(parents: Ints) -> Ints:
     while path[-1] != end:
         path.append(towards[path[-1]])
     _, above = breadth_first_order(hops, path[len(path) // 2], directed=False)
-    parents = np.where(above >= 0, above, ROOT)  # the library marks the root by -9999
-    return parents.astype(np.intp)
+    rooted: Ints = np.where(above >= 0, above, ROOT).astype(np.intp)  # the library marks the root by -9999
+    return rooted
 
 
 def hubs_by_joules(costs: LinkCosts) -> Ints:
