@@ -75,8 +75,8 @@ def hubs_by_joules(costs: LinkCosts) -> Ints:
     np.fill_diagonal(own_j, 0.0)
     np.fill_diagonal(reach_j, 0.0)
     star_j = own_j.sum(axis=0) + reach_j.max(axis=0, initial=0.0)
-    cheapest_first: Ints = star_j.argsort(kind="stable")
-    return cheapest_first[np.isfinite(star_j[cheapest_first])]
+    cheapest_first: Ints = star_j.argsort(kind="stable")[: np.isfinite(star_j).sum()]
+    return cheapest_first
 
 
 def star_parents(k: int, hub: int) -> Ints:
