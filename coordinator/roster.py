@@ -4,14 +4,16 @@ Events come in, instructions go out. A run gathers until every device is ready, 
 whoever is left, and is over when each device is done or lost.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
 from coordinator.events import Scheduled
 from coordinator.expenses import joules_of
 from coordinator.network import Network, row
+from coordinator.prospects import look_ahead
 from coordinator.schedule.epochs import Epochs, Place, Reports
+from coordinator.schedule.prices import Prices
+from protocol.air import frame_layout
 from protocol.config import Experiment
 from protocol.errors import BadInput, RunError
 from protocol.hardware import fleet
@@ -26,6 +28,7 @@ from protocol.messages import (
     Message,
     Neighbour,
     NeighbourDied,
+    Prospect,
     Ready,
     Refuse,
     Report,
@@ -88,8 +91,6 @@ class Roster:
     run_dir: str
     network: Network
     packet_errors: tuple[PacketErrorTable, ...] = ()
-    lay_out_epochs: Callable[[int], Epochs] | None = None
-    """Given the size of the model, who lays out trees and rings; none where all gossip."""
     scheduled: list[Scheduled] = field(default_factory=list)
     """Epochs laid out that nobody has noted yet."""
     epoch: int = 0
@@ -200,13 +201,17 @@ class Roster:
         self.phase = Phase.RUNNING
         for member in self.members:
             member.last_heard_s = now_s
-        places: Mapping[int, Place] = {}
-        if self.lay_out_epochs is not None:
-            self._epochs = self.lay_out_epochs(ready[0].num_parameters)
-            plan = self._epochs.first()
+        layout = frame_layout(self.experiment, ready[0].num_parameters)
+        prices = Prices(self.experiment, layout, self.network.num_slots, self.packet_errors)
+        self._epochs = Epochs(self.experiment, self.network, prices)
+        plan = self._epochs.first()
+        if self.experiment.aggregation.is_scheduled:
             self.scheduled.append(plan.event)
-            places = plan.places
-        return [Tell(m.peer, self._start(m.device, places.get(m.device))) for m in self.members]
+        prospects = look_ahead(self.experiment, plan)
+        return [
+            Tell(m.peer, self._start(m.device, plan.places.get(m.device), prospects[m.device]))
+            for m in self.members
+        ]
 
     def _reschedule_if_all_have_told(self) -> list[Tell]:
         """Lay out the next epoch once everybody who lives waits for it: all get it, or nobody does."""
@@ -229,7 +234,7 @@ class Roster:
             member.gains = None
         return [Tell(m.peer, Schedule(round=round_, place=plan.places.get(m.device))) for m in active]
 
-    def _start(self, device: int, place: Place | None) -> Start:
+    def _start(self, device: int, place: Place | None, prospect: Prospect) -> Start:
         network = self.network
         return Start(
             neighbours=self._row(device),
@@ -239,6 +244,7 @@ class Roster:
             position_m=network.graph.nodes[device]["position_m"],
             packet_errors=self.packet_errors,
             schedule=Schedule(round=0, place=place) if place is not None else None,
+            prospect=prospect,
         )
 
     def _row(self, device: int) -> tuple[Neighbour, ...]:

@@ -14,18 +14,14 @@ import zmq
 from coordinator.device import packet_error_tables
 from coordinator.interrupt import Interrupt
 from coordinator.launch.local import LocalProcesses
-from coordinator.network import Network, lay_out
+from coordinator.network import lay_out
 from coordinator.roster import Roster
-from coordinator.schedule.epochs import Epochs
-from coordinator.schedule.prices import Prices
 from coordinator.server import Server, View, control_socket
 from coordinator.store import REPORT, SUMMARY, RunFolder, read_events, write_whole
 from coordinator.summary import History, Summary, history, summarise
-from protocol.air import frame_layout
 from protocol.config import Experiment
 from protocol.errors import BadInput, HearsayError, Interrupted
 from protocol.experiment_file import nearest
-from protocol.packet_errors import PacketErrorTable
 
 VARIANTS: dict[str, dict[str, dict[str, str]]] = {
     "isolated": {"aggregation": {"scheme": "isolated"}},
@@ -115,28 +111,12 @@ def run(experiment: Experiment, out: Path | None, watch: Watch, interrupt: Inter
             watch() as view,
             LocalProcesses.launch(num_processes, url, folder.logs, _preload(experiment)) as processes,
         ):
-            epochs = partial(lay_out_epochs, experiment, network, tables)
-            roster = Roster(
-                experiment,
-                folder.run_id,
-                str(folder.path),
-                network,
-                tables,
-                epochs if experiment.aggregation.is_scheduled else None,
-            )
+            roster = Roster(experiment, folder.run_id, str(folder.path), network, tables)
             Server(socket, roster, folder, view, launched_s=launched_s).serve(processes, interrupt)
     events = history(read_events(folder.path))
     summary = summarise(events, experiment, folder.parameters(), folder.path)
     write_whole(folder.path / SUMMARY, summary.model_dump_json(indent=2) + "\n")
     return Outcome(summary, events, folder.path)
-
-
-def lay_out_epochs(
-    experiment: Experiment, network: Network, tables: tuple[PacketErrorTable, ...], num_parameters: int
-) -> Epochs:
-    """Return who lays out trees and rings for a model of so many parameters."""
-    prices = Prices(experiment, frame_layout(experiment, num_parameters), network.num_slots, tables)
-    return Epochs(experiment, network, prices)
 
 
 def variant(experiment: Experiment, name: str) -> Experiment:

@@ -1,6 +1,7 @@
 """One device's radio: its links to the neighbours, its place in the grid, its clock and its books."""
 
 from dataclasses import dataclass
+from math import inf, isfinite
 from typing import Literal, TypeAlias
 
 from node.train import Trained
@@ -71,26 +72,35 @@ class Radio:
         }
         self.air_s = 0.0
         """This device's modelled clock."""
+        self._spent_before_j = 0.0
         self._keeps_time = experiment.runtime.clock != "wall"
 
     def begin_round(self) -> None:
         """Open the books of a round."""
+        self._spent_before_j = self.spent_j
         self.ledger.clear()
         self.tallies = {}
 
-    def compute(self, trained: Trained | None) -> None:
-        """Let clock and ledger feel local training."""
+    @property
+    def spent_j(self) -> float:
+        """All joules since the start."""
+        return self._spent_before_j + self.ledger.total_j
+
+    def compute(self, trained: Trained | None, cpu_hz: float | None = None) -> None:
+        """Let clock and ledger feel local training, at full speed or at the frequency cpu_hz."""
         if trained is None or not self._keeps_time:
             return
         own, measured = self.hardware, self.experiment.device.compute == "measured"
         cycles = own.cpu_hz * trained.processor_s if measured else own.cycles_per_sample * trained.samples
-        self.ledger.compute(cycles)
-        self.pass_to(self.air_s + own.compute_air_s(cycles))
+        before_s = self.ledger.compute_air_s
+        self.ledger.compute(cycles, cpu_hz)
+        self.pass_to(self.air_s + self.ledger.compute_air_s - before_s)
 
     def pass_to(self, air_s: float) -> None:
         """Set the clock, and charge what the device draws meanwhile."""
         if self._keeps_time:
-            self.ledger.pass_time(air_s - self.air_s)
+            left_j = self.hardware.budget_j - self.spent_j if isfinite(self.hardware.budget_j) else inf
+            self.ledger.pass_time(air_s - self.air_s, at_most_j=left_j)
             self.air_s = air_s
 
     def snrs_db(self, round_: int) -> dict[int, float]:

@@ -13,8 +13,8 @@ Processing 13, 1996; theory of the project, section 2.2.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import fsum
+from dataclasses import dataclass, field, replace
+from math import fsum, inf
 from typing import TypeAlias
 
 from protocol.hardware import Hardware
@@ -65,15 +65,22 @@ class Ledger:
             rx_j=fsum(entry.rx_j for entry in entries),
         )
 
+    @property
+    def total_j(self) -> float:
+        """All joules of the round so far."""
+        links = [joules for entries in self._entries.values() for e in entries for joules in (e.tx_j, e.rx_j)]
+        return fsum((self.compute_j, self.idle_j, *links))
+
     def clear(self) -> None:
         """Start a round in which nothing has been spent yet."""
         self._entries, self._waits, self._sends = {}, [], []
         self.compute_air_s = self.compute_j = self.idle_j = 0.0
 
-    def compute(self, cycles: float) -> None:
-        """Charge processor cycles: f of them a second, kappa f^2 joules each."""
-        self.compute_air_s += self.hardware.compute_air_s(cycles)
-        self.compute_j += self.hardware.compute_j(cycles)
+    def compute(self, cycles: float, cpu_hz: float | None = None) -> None:
+        """Charge processor cycles: f of them a second, kappa f^2 joules each; cpu_hz: not at full speed."""
+        own = self.hardware if cpu_hz is None else replace(self.hardware, cpu_hz=cpu_hz)
+        self.compute_air_s += own.compute_air_s(cycles)
+        self.compute_j += own.compute_j(cycles)
 
     def transmit(
         self,
@@ -104,9 +111,9 @@ class Ledger:
         """Note from when to when this device was ready to send and not allowed to."""
         self._waits.append((ready_air_s, start_air_s))
 
-    def pass_time(self, air_s: float) -> None:
-        """Charge what the device draws anyway while its clock moves on."""
-        self.idle_j += self.hardware.idle_power_w * air_s
+    def pass_time(self, air_s: float, *, at_most_j: float = inf) -> None:
+        """Charge what the device draws anyway while its clock moves on, until its battery is empty."""
+        self.idle_j += min(self.hardware.idle_power_w * air_s, max(at_most_j, 0.0))
 
 
 def uncovered_s(waits: Sequence[Span], busy: Sequence[Span]) -> float:

@@ -119,6 +119,19 @@ class Schedule(Message):
     """None: gossip."""
 
 
+class Prospect(Message):
+    """What a device has to reckon with before it has seen a round."""
+
+    local_rounds: NonNegativeInt
+    """Of its first round."""
+    mean_local_rounds: float
+    """Of the first round, over all devices that train in it."""
+    exchange_j: float
+    """What averaging is expected to cost this device in a round, waiting included."""
+    exchange_air_s: float
+    """How long that is expected to take it."""
+
+
 class Start(Message):
     """Coordinator: everybody is ready; this is your row of the graph. Begin."""
 
@@ -134,6 +147,7 @@ class Start(Message):
     packet_errors: tuple[PacketErrorTable, ...] = ()
     schedule: Schedule | None = None
     """Of the first rounds; none where all gossip."""
+    prospect: Prospect
 
 
 class Averaged(Message):

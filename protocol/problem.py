@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from protocol.section import Section
+from protocol.theory.constants import Constants
 
 
 class Theory(Section):
@@ -22,3 +23,20 @@ class Theory(Section):
     """epsilon: squared L2 norm of the mean gradient to get down to, as a mean over the rounds."""
     loss_floor: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     """F_inf: what the mean loss never falls below; no cross-entropy is below 0."""
+
+    @property
+    def constants(self) -> Constants | None:
+        """All that the bounds need; none where one of them is not known."""
+        if (
+            self.smoothness is None
+            or self.gradient_variance is None
+            or self.heterogeneity is None
+            or self.initial_gap is None
+        ):
+            return None
+        return Constants(
+            smoothness=self.smoothness,
+            gradient_variance=self.gradient_variance,
+            heterogeneity=self.heterogeneity,
+            initial_gap=self.initial_gap,
+        )

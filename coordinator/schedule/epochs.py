@@ -38,6 +38,8 @@ class EpochPlan:
 
     event: Scheduled
     places: Mapping[int, Place]
+    cost: Cost
+    """Of one aggregation."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class Epochs:
             alternatives_j={name: other.total_j for name, other in choice.costs.items()},
         )
         places: Mapping[int, Place] = tree_places(tree) if tree else ring_places(ring) if ring else {}
-        return EpochPlan(event, places)
+        return EpochPlan(event, places, cost)
 
     @property
     def _multicast(self) -> bool:

@@ -27,6 +27,10 @@ class Outlook:
     """Of B1 from here on: a = 4 (F(x^k) - F_inf) / eta falls with the loss."""
 
 
+NO_DRIFT = Coefficients(a=1.0, b=0.0, c=0.0, h=0.0)
+"""Where nothing is known of the task: more local rounds never seem worse, and the budgets alone decide."""
+
+
 class Decision(NamedTuple):
     """What the device does in this round."""
 

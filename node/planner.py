@@ -1,0 +1,161 @@
+"""How much one device does: local rounds from what is left of its budgets, and when it has to leave.
+
+A number of local rounds is decided one round ahead and rides on the exchange, so that all devices know the
+mean over those that train before they scale what they have learned. No budget is ever exceeded: a round
+begins only if it pays for the dearest exchange that there can be, and local rounds come out of the rest.
+"""
+
+from dataclasses import replace
+from math import sqrt
+
+from node.radio import Radio
+from node.train import Trained
+from protocol.config import Experiment
+from protocol.messages import Prospect
+from protocol.scalars import Scalars
+from protocol.theory.bounds import Coefficients, coefficients
+from protocol.theory.caps import Budget, RoundCosts, affordable
+from protocol.theory.frequency import Processor, just_in_time
+from protocol.theory.online import NO_DRIFT, Outlook, decide
+
+MARGIN = 1.645
+"""Standard deviations that are reserved above the mean cost of an exchange: its 95th percentile, if normal."""
+
+
+class Running:
+    """Mean and deviation of what was seen, with what was expected as the first of it (Welford's recurrence)."""
+
+    def __init__(self, expected: float) -> None:
+        self.mean = expected
+        self._number, self._squares = 1, 0.0
+
+    def see(self, value: float) -> None:
+        """Take in one more."""
+        before = self.mean
+        self._number += 1
+        self.mean += (value - before) / self._number
+        self._squares += (value - before) * (value - self.mean)
+
+    @property
+    def reserve(self) -> float:
+        """The mean, and MARGIN standard deviations above it."""
+        return self.mean + MARGIN * sqrt(self._squares / max(self._number - 1, 1))
+
+
+class Planner:
+    """One device's plan for its next round, and what it has learned of the costs of an exchange."""
+
+    def __init__(self, experiment: Experiment, radio: Radio, prospect: Prospect) -> None:
+        self._experiment = experiment
+        self._radio = radio
+        self._adaptive = experiment.training.local_rounds == "adaptive"
+        self._exchange_j = Running(prospect.exchange_j)
+        self._exchange_air_s = Running(prospect.exchange_air_s)
+        self._wanted = prospect.local_rounds
+        self._constants = experiment.theory.constants
+        self._loss: float | None = None
+        self._began = (0.0, 0.0)
+        self.local_rounds = prospect.local_rounds
+        """Of this round; 0: the device relays what others have learned."""
+        self.mean_local_rounds = prospect.mean_local_rounds
+        """Over all devices that train in this round, as far as this one knows; 0 if that is unknown."""
+
+    def begin_round(self, exchange_at_most_j: float) -> None:
+        """Settle the local rounds of this round: as announced, unless an exchange could then not be paid for."""
+        left = self._left()
+        costs = self._round_costs()
+        self.local_rounds = min(
+            self._wanted,
+            affordable(left.energy_j, exchange_at_most_j, each=costs.local_j),
+            affordable(left.air_s, self._exchange_air_s.mean, each=costs.local_air_s),
+        )
+
+    def cpu_hz(self, round_: int) -> float:
+        """Return the processor frequency of this round's training."""
+        own, device = self._radio.hardware, self._experiment.device
+        if device.frequency == "fixed":
+            return own.cpu_hz
+        share_s = self._left().air_s / (self._experiment.rounds - round_)
+        processor = Processor(
+            min_hz=device.cpu_min_hz, max_hz=own.cpu_hz, switched_capacitance=own.switched_capacitance
+        )
+        cycles = self.local_rounds * own.local_round_cycles
+        return just_in_time(processor, cycles=cycles, air_s=share_s - self._exchange_air_s.reserve).cpu_hz
+
+    def announce(self, round_: int, trained: Trained | None) -> Scalars:
+        """Decide the next round's local rounds, and return what the others shall know before it."""
+        self._began = self._radio.spent_j, self._radio.air_s
+        if self._adaptive:
+            self._wanted = self._decide(round_ + 1)
+        loss = trained.loss if trained and trained.loss is not None else self._loss
+        if loss is None:  # it has not trained yet, and has heard of nobody who has
+            return Scalars()
+        return Scalars(devices=float(self._wanted > 0), local_rounds=float(self._wanted), loss=loss)
+
+    def learn(self, heard: Scalars) -> None:
+        """Take in what the others have announced, and what the exchange has cost."""
+        before_j, before_air_s = self._began
+        self._exchange_j.see(self._radio.spent_j - before_j)
+        self._exchange_air_s.see(self._radio.air_s - before_air_s)
+        self.mean_local_rounds = heard.local_rounds
+        if heard.devices > 0:
+            self._loss = heard.loss
+
+    def why_leave(self, exchange_at_most_j: float) -> str:
+        """Say why this device cannot take part in another exchange; empty if it can."""
+        left = self._left()
+        if left.energy_j < exchange_at_most_j:
+            return (
+                f"{left.energy_j:.3g} J are left of its {self._radio.hardware.budget_j:g} J, and an exchange "
+                f"may take {exchange_at_most_j:.3g} J"
+            )
+        if left.air_s < self._exchange_air_s.mean:
+            return (
+                f"{left.air_s:.3g} s are left of its {self._radio.hardware.budget_air_s:g} s, and an exchange "
+                f"takes {self._exchange_air_s.mean:.3g} s"
+            )
+        return ""
+
+    def _decide(self, round_: int) -> int:
+        """Return the local rounds of a round to come, with this round's exchange still to be paid for."""
+        rounds_left = self._experiment.rounds - round_
+        if not rounds_left:
+            return 0
+        left, costs = self._left(), self._round_costs()
+        return decide(
+            Outlook(
+                left=Budget(
+                    energy_j=left.energy_j - costs.aggregation_j, air_s=left.air_s - costs.aggregation_air_s
+                ),
+                rounds_left=rounds_left,
+                costs=costs,
+                coefficients=self._coefficients(),
+            )
+        ).num_local_rounds
+
+    def _left(self) -> Budget:
+        own = self._radio.hardware
+        return Budget(energy_j=own.budget_j - self._radio.spent_j, air_s=own.budget_air_s - self._radio.air_s)
+
+    def _round_costs(self) -> RoundCosts:
+        own = self._radio.hardware
+        return RoundCosts(
+            local_j=own.local_round_j + own.idle_power_w * own.local_round_air_s,
+            local_air_s=own.local_round_air_s,
+            aggregation_j=self._exchange_j.reserve,
+            aggregation_air_s=self._exchange_air_s.reserve,
+        )
+
+    def _coefficients(self) -> Coefficients:
+        """Return the bound's coefficients from here on: the gap to close is what is left of the mean loss."""
+        constants, training = self._constants, self._experiment.training
+        if constants is None:
+            return NO_DRIFT
+        if self._loss is not None:
+            gap = max(self._loss - self._experiment.theory.loss_floor, 0.0)
+            constants = replace(constants, initial_gap=gap)
+        return coefficients(
+            constants,
+            learning_rate=training.learning_rate / (1 - training.momentum),
+            num_devices=self._experiment.devices,
+        )

@@ -1,0 +1,57 @@
+"""Scalars that ride on the exchange: what devices must know of each other beside the parameters.
+
+A frame carries the means over the devices that are in it (its sender alone, or all below it in a tree), so
+joining two frames is joining two means. They are side information: taken as error-free, their airtime
+charged.
+"""
+
+from dataclasses import astuple, dataclass, fields
+from math import isfinite
+from typing import Self
+
+import numpy as np
+
+from protocol.codec import Bytes
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """Means over so many devices; float32 on the wire."""
+
+    devices: float = 0.0
+    """Weight of the means: devices that train next round, in gossip each with its mixing weight."""
+    local_rounds: float = 0.0
+    """Local rounds of the NEXT round: known one round ahead, so that everybody knows the mean in time."""
+    loss: float = 0.0
+    """Training loss of this round."""
+    gradient_norm_sq: float = 0.0
+    """||g_i||^2 of a pilot round."""
+    gradient_variance: float = 0.0
+    """Estimate of sigma_i^2 of a pilot round."""
+    smoothness: float = 0.0
+    """||grad change|| / ||movement|| of a pilot round."""
+
+    def joined(self, other: "Scalars", weight: float = 1.0) -> "Scalars":
+        """Return the means over both, the other's devices counted `weight` times; not finite ones are left out."""
+        share = weight * other.devices
+        if not share > 0 or not all(map(isfinite, astuple(other))):
+            return self
+        devices = self.devices + share
+        means = [
+            (self.devices * mine + share * theirs) / devices
+            for mine, theirs in zip(astuple(self)[1:], astuple(other)[1:], strict=True)
+        ]
+        return Scalars(devices, *means)
+
+    def write(self, side: Bytes) -> None:
+        """Write them to the front of a frame's side information."""
+        side[:NUM_BYTES].view("<f4")[:] = astuple(self)
+
+    @classmethod
+    def read(cls, side: Bytes) -> Self:
+        """Read them from the front of a frame's side information."""
+        return cls(*side[:NUM_BYTES].view("<f4").astype(np.float64).tolist())
+
+
+NUM_BYTES = 4 * len(fields(Scalars))
+NUM_BITS = 8 * NUM_BYTES
