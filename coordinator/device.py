@@ -1,4 +1,4 @@
-"""What only a device can tell: model and data, and packet errors of a real code.
+"""What only a device can tell or fetch: model and data, and packet errors of a real code.
 
 The coordinator itself loads neither torch nor datasets; it runs one short `python -m node`.
 """
@@ -20,6 +20,7 @@ from protocol.packet_errors import PacketErrorTable
 
 DESCRIBE_WALL_S = 120.0
 SIMULATE_WALL_S = 3600.0
+FETCH_WALL_S = 3600.0
 _TABLES: TypeAdapter[tuple[PacketErrorTable, ...]] = TypeAdapter(tuple[PacketErrorTable, ...])
 
 
@@ -28,10 +29,21 @@ def describe(experiment: Experiment) -> Description:
 
     Raises BadInput for whatever would keep a device from starting, RunError if it does not answer.
     """
+    fetch(experiment)
     try:
         return Description.model_validate_json(_ask("--describe", experiment, DESCRIBE_WALL_S))
     except ValidationError as error:
         raise RunError("python -m node --describe is of another version than this coordinator") from error
+
+
+def fetch(experiment: Experiment) -> None:
+    """Have the data set on this machine before any device looks for it, if it is one of files.
+
+    It is downloaded and unpacked once; meanwhile progress appears on stderr. Raises BadInput for files that
+    are not what they should be, RunError if there are none and a download fails.
+    """
+    if experiment.data.is_files:
+        _ask("--fetch", experiment, FETCH_WALL_S)
 
 
 def packet_error_tables(experiment: Experiment) -> tuple[PacketErrorTable, ...]:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import zmq
 
-from coordinator.device import packet_error_tables
+from coordinator.device import fetch, packet_error_tables
 from coordinator.interrupt import Interrupt
 from coordinator.launch.local import LocalProcesses
 from coordinator.network import lay_out
@@ -96,9 +96,10 @@ def run(experiment: Experiment, out: Path | None, watch: Watch, interrupt: Inter
     """
     _require_torch()
     try:
+        fetch(experiment)
         tables = packet_error_tables(experiment)
     except HearsayError as error:
-        if interrupt.count:  # the signal reached the device that simulated, too
+        if interrupt.count:  # the signal reached the device that downloaded or simulated, too
             raise Interrupted from error
         raise
     network = lay_out(experiment, tables)

@@ -9,14 +9,14 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from node.control import Leave
-from node.describe import describe
-from node.host import serve
+from protocol.config import Experiment
 from protocol.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, HearsayError
 from protocol.experiment_file import load
 from protocol.packet_errors import PacketErrorTable
 
 EXIT_LEFT = 3
 """Left before the start: terminated, told to stop, or without a coordinator for too long."""
+EXIT_SIGNAL = 128
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     what.add_argument(
         "--packet-errors", metavar="FILE", type=Path, help="print packet-error tables of FILE as a JSON array"
     )
+    what.add_argument(
+        "--fetch", metavar="FILE", type=Path, help="download and unpack the data of FILE, if it is not there"
+    )
     parser.add_argument(
         "--connect-wall-s",
         type=float,
@@ -37,7 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     args = parser.parse_args(arguments)
     try:
+        if args.fetch is not None:
+            return _fetch(load(args.fetch))
         if args.describe is not None:
+            from node.describe import describe  # torch, which a download does without
+
             sys.stdout.write(describe(load(args.describe)).model_dump_json() + "\n")
             return 0
         if args.packet_errors is not None:
@@ -48,12 +55,30 @@ def main(arguments: list[str] | None = None) -> int:
             )
             sys.stdout.write(tables.decode() + "\n")
             return 0
+        from node.host import serve
+
         return serve(args.coordinator, args.connect_wall_s, _until_terminated())
     except HearsayError as error:
         sys.stderr.write(f"node: {error}\n")
         if isinstance(error, BadInput):
             return EXIT_BAD_INPUT
         return EXIT_LEFT if isinstance(error, Leave) else EXIT_FAILED
+
+
+def _fetch(experiment: Experiment) -> int:
+    """Have the files of a data set that consists of files, and say what was found; leave no half of one."""
+    if not experiment.data.is_files:
+        return 0
+    from node.images.catalogue import IMAGE_SETS
+    from node.images.fetch import fetch
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.stderr.write(f"node: {fetch(IMAGE_SETS[experiment.data.dataset])}\n")
+    except KeyboardInterrupt:
+        sys.stderr.write("node: interrupted; no half file was kept\n")
+        return EXIT_SIGNAL + signal.SIGINT
+    return 0
 
 
 def _until_terminated() -> threading.Event:

@@ -1,12 +1,18 @@
-"""Datasets as arrays: loaded once, split by the experiment's seed, cut to one device's share."""
+"""Datasets as arrays: loaded once, split by the experiment's seed, cut to one device's share.
 
-from dataclasses import dataclass
+Image sets of files (`node/images`) are mapped into memory: all devices of a machine share the pixels and the
+test set, and each makes floats of its own share alone.
+"""
+
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from node.images.catalogue import IMAGE_SETS, NUM_CLASSES, Floats
+from node.images.store import open_images
 from protocol.config import Data
 from protocol.partition import Indices, partition
 from protocol.streams import Purpose, stream
@@ -16,13 +22,18 @@ DIGITS_MAX = 16.0
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples of shape (num_samples, *sample_shape), labels of shape (num_samples,); test set apart."""
+    """Samples of shape (num_samples, *sample_shape), labels of shape (num_samples,); test set apart.
 
-    train_x: npt.NDArray[np.float32]
+    Training samples are what a model takes, or pixels that have yet to be scaled.
+    """
+
+    train_x: npt.NDArray[np.float32 | np.uint8]
     train_y: Indices
-    test_x: npt.NDArray[np.float32]
+    test_x: Floats
     test_y: Indices
     num_classes: int
+    found: str = ""
+    """Which parts of a data set of files were there."""
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -42,15 +53,29 @@ class Share:
 
 @cache
 def load(data: Data, seed: int) -> Dataset:
-    """Load a dataset and hold back its test set; cached, so that forked devices share one copy."""
-    if data.dataset == "digits":
-        x, y, num_classes = _digits()
-    else:
-        x, y, num_classes = _synthetic(data, seed)
-    order = stream(seed, Purpose.TEST_SPLIT).permutation(len(y))
-    num_test = max(1, round(len(y) * data.test_fraction))
-    test, train = np.sort(order[:num_test]), np.sort(order[num_test:])
-    return Dataset(x[train], y[train], x[test], y[test], num_classes)
+    """Load a dataset with its test set apart, both cut to what the experiment wants at most; cached.
+
+    Raises BadInput for an image set that is not there: nothing is downloaded.
+    """
+    match data.dataset:
+        case "digits":
+            dataset = _split(*_digits(), test_fraction=data.test_fraction, seed=seed)
+        case "synthetic":
+            dataset = _split(*_synthetic(data, seed), test_fraction=data.test_fraction, seed=seed)
+        case _:
+            images = open_images(IMAGE_SETS[data.dataset])
+            dataset = Dataset(
+                images.train_x, images.train_y, images.test_x, images.test_y, NUM_CLASSES, images.found
+            )
+    train = _drawn(len(dataset.train_y), data.max_samples, seed, a=1)
+    test = _drawn(len(dataset.test_y), data.max_test_samples, seed, a=2)
+    return replace(
+        dataset,
+        train_x=dataset.train_x[train],
+        train_y=dataset.train_y[train],
+        test_x=dataset.test_x[test],
+        test_y=dataset.test_y[test],
+    )
 
 
 def parts(data: Data, num_devices: int, *, seed: int) -> list[Indices]:
@@ -62,12 +87,28 @@ def share(data: Data, device: int, num_devices: int, *, seed: int) -> Share:
     """Return one device's part of the training set, and the test set that all have in common."""
     dataset = load(data, seed)
     mine = parts(data, num_devices, seed=seed)[device]
+    x = dataset.train_x[mine]
     return Share(
-        torch.from_numpy(dataset.train_x[mine]),
+        torch.from_numpy(IMAGE_SETS[data.dataset].normalise(x) if data.is_files else x),
         torch.from_numpy(dataset.train_y[mine]),
         torch.from_numpy(dataset.test_x),
         torch.from_numpy(dataset.test_y),
     )
+
+
+def _split(x: Floats, y: Indices, num_classes: int, *, test_fraction: float, seed: int) -> Dataset:
+    """Hold back a random test set."""
+    order = stream(seed, Purpose.TEST_SPLIT).permutation(len(y))
+    num_test = max(1, round(len(y) * test_fraction))
+    test, train = np.sort(order[:num_test]), np.sort(order[num_test:])
+    return Dataset(x[train], y[train], x[test], y[test], num_classes)
+
+
+def _drawn(num_samples: int, at_most: int, seed: int, *, a: int) -> Indices | slice:
+    """Choose which samples are used; a slice where all are, since what is mapped is then not copied."""
+    if not 0 < at_most < num_samples:
+        return slice(None)
+    return np.sort(stream(seed, Purpose.TEST_SPLIT, a=a).permutation(num_samples)[:at_most])
 
 
 def _digits() -> tuple[npt.NDArray[np.float32], Indices, int]:

@@ -20,4 +20,5 @@ def describe(experiment: Experiment) -> Description:
             tuple(np.bincount(dataset.train_y[part], minlength=dataset.num_classes).tolist())
             for part in parts(experiment.data, experiment.devices, seed=experiment.seed)
         ),
+        data_found=dataset.found,
     )

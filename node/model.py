@@ -1,4 +1,4 @@
-"""The models, and the one flat vector that each of them is.
+"""A model as the one flat vector that it is.
 
 Every parameter is a view of one contiguous float32 vector x: a local step moves x, mixing x moves the
 model, and sending the model is sending x. There is no copy to keep in step.
@@ -6,18 +6,28 @@ model, and sending the model is sending x. There is no copy to keep in step.
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import sqrt
 
 import torch
 from torch import nn
 
+from node.networks import cnn, mlp
+from node.resnet import resnet20
+from node.vit import Positions, vit
 from protocol.config import Model
 from protocol.errors import BadInput
 from protocol.streams import Purpose, sub_seed
 
-GROUPS = 4
-MIN_VALUES_PER_GROUP = 4
+NETWORKS: dict[str, Callable[[Model, tuple[int, ...], int], nn.Sequential]] = {
+    "cnn": cnn,
+    "mlp": mlp,
+    "resnet20": resnet20,
+    "vit": vit,
+}
+POSITIONS_STD = 0.02
+"""Of the positions that a vision transformer begins with."""
 
 
 @dataclass(frozen=True)
@@ -43,57 +53,14 @@ def build(model: Model, sample_shape: tuple[int, ...], num_classes: int, *, seed
 
     Raises BadInput if the model cannot take samples of this shape.
     """
+    if model.kind != "mlp" and len(sample_shape) != 3:
+        raise BadInput(f"model.kind = {model.kind}: samples of shape {sample_shape} are no images")
     with torch.device("meta"):  # shapes only: nothing is allocated or drawn from a global generator
-        module = (
-            _cnn(model, sample_shape, num_classes)
-            if model.kind == "cnn"
-            else _mlp(model, sample_shape, num_classes)
-        )
+        module = NETWORKS[model.kind](model, sample_shape, num_classes)
     x = torch.zeros(sum(p.numel() for p in module.parameters()))
     _become_views_(module, x)
     _initialise_(module, torch.Generator().manual_seed(sub_seed(seed, Purpose.PARAMETERS)))
     return FlatModel(module, x)
-
-
-def _cnn(model: Model, sample_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
-    if len(sample_shape) != 3:
-        raise BadInput(f"model.kind = cnn: samples of shape {sample_shape} are no images")
-    channels, height, width = sample_shape
-    layers: list[nn.Module] = []
-    for block, out in enumerate(model.channels):
-        layers += [
-            nn.Conv2d(channels, out, 3, padding=1),
-            *_norm(model, out, values_per_channel=height * width),
-            nn.ReLU(),
-        ]
-        if block > 0:
-            layers.append(nn.MaxPool2d(2))
-            height, width = height // 2, width // 2
-        channels = out
-    if not height * width:
-        raise BadInput(f"model.channels: {len(model.channels)} blocks halve the image away; use fewer")
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, num_classes))
-
-
-def _mlp(model: Model, sample_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
-    layers: list[nn.Module] = [nn.Flatten()]
-    width = prod(sample_shape)
-    if model.norm == "group" and 1 in model.hidden:
-        raise BadInput(
-            "model.hidden: a layer of width 1 is normalised to zero; widen it, or set model.norm = none"
-        )
-    for out in model.hidden:
-        layers += [nn.Linear(width, out), *_norm(model, out, values_per_channel=1), nn.ReLU()]
-        width = out
-    return nn.Sequential(*layers, nn.Linear(width, num_classes))
-
-
-def _norm(model: Model, channels: int, *, values_per_channel: int) -> list[nn.Module]:
-    if model.norm == "none":
-        return []
-    # A group of one value is normalised to nothing but zero, and one of two to nothing but a sign.
-    wide = channels * values_per_channel >= GROUPS * MIN_VALUES_PER_GROUP
-    return [nn.GroupNorm(GROUPS if wide and channels % GROUPS == 0 else 1, channels)]
 
 
 def _become_views_(module: nn.Module, x: torch.Tensor) -> None:
@@ -106,13 +73,20 @@ def _become_views_(module: nn.Module, x: torch.Tensor) -> None:
 
 
 def _initialise_(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw weights and biases uniformly in +-1/sqrt(fan_in), torch's own default; norms start as identity."""
+    """Draw weights and biases uniformly in +-1/sqrt(fan_in), torch's own default; norms start as identity.
+
+    Positions are normal with deviation POSITIONS_STD.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             bound = 1 / sqrt(layer.weight[0].numel())
             nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
             if layer.bias is not None:
                 nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
-        elif isinstance(layer, nn.GroupNorm):
+        elif isinstance(layer, nn.GroupNorm | nn.LayerNorm):
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
+        elif isinstance(layer, Positions):
+            nn.init.normal_(layer.weight, std=POSITIONS_STD, generator=generator)
+        else:
+            assert not list(layer.parameters(recurse=False)), f"nobody said how a {layer} begins"

@@ -1,4 +1,4 @@
-"""Learning on one device: local SGD steps, and the test set."""
+"""Learning on one device: local steps of SGD or AdamW, and the test set."""
 
 from dataclasses import dataclass
 from time import thread_time
@@ -41,12 +41,7 @@ class Trainer:
         self._batch_size = min(training.batch_size, len(share.y))
         self._rounds = training.local_rounds
         # The parameters are views of x, so each optimiser step moves x and nothing is copied back.
-        self._optimiser = torch.optim.SGD(
-            model.module.parameters(),
-            lr=training.learning_rate,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
-        )
+        self._optimiser = _optimiser(model, training)
         self._generator = torch.Generator().manual_seed(sub_seed(seed, Purpose.BATCHES, a=device))
         self._order = torch.empty(0, dtype=torch.int64)
 
@@ -83,3 +78,13 @@ class Trainer:
             self._order = torch.randperm(len(self._share.y), generator=self._generator)
         batch, self._order = self._order[: self._batch_size], self._order[self._batch_size :]
         return batch
+
+
+def _optimiser(model: FlatModel, training: Training) -> torch.optim.Optimizer:
+    """Make the optimiser; momentum and moments are its own and never leave the device."""
+    parameters, lr, weight_decay = model.module.parameters(), training.learning_rate, training.weight_decay
+    match training.optimiser:
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=lr, momentum=training.momentum, weight_decay=weight_decay)
+        case "adamw":  # Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019
+            return torch.optim.AdamW(parameters, lr=lr, betas=training.adamw_betas, weight_decay=weight_decay)

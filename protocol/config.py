@@ -24,10 +24,15 @@ MAX_LEGS = 1000
 class Data(Section):
     """What is learned, and how it is split over the devices."""
 
-    dataset: Literal["digits", "synthetic"] = "digits"
-    """scikit-learn's 8x8 digits (real, offline), or Gaussian classes made from the seed."""
+    dataset: Literal["digits", "synthetic", "fashion_mnist", "cifar10"] = "digits"
+    """scikit-learn's 8x8 digits (real, offline), Gaussian classes of the seed, or files: see docs/data.md."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the samples held back as the common test set."""
+    """With `digits` and `synthetic`: share of the samples held back as the common test set. The other
+    image sets come with a test set of their own."""
+    max_samples: Annotated[int, Field(ge=0)] = 0
+    """Training samples of all devices together, drawn by the seed where there are more; 0: all there are."""
+    max_test_samples: Annotated[int, Field(ge=0)] = 0
+    """The same for the common test set."""
     partition: Literal["iid", "dirichlet", "shards", "quantity"] = "iid"
     """How training samples are split: evenly, by label skew, by label shards, or by unequal amounts."""
     dirichlet_alpha: Annotated[float, Field(gt=0, le=1e6)] = 0.5
@@ -43,33 +48,60 @@ class Data(Section):
     num_classes: Annotated[int, Field(ge=2, le=1000)] = 10
     """With `synthetic`: number of labels."""
 
+    @property
+    def is_files(self) -> bool:
+        """Whether it is read from files, which may have to be downloaded."""
+        return self.dataset in ("fashion_mnist", "cifar10")
+
+    @property
+    def image_side(self) -> int | None:
+        """Pixels of an image's side; None where samples are no images."""
+        return {"digits": 8, "fashion_mnist": 28, "cifar10": 32}.get(self.dataset)
+
 
 class Model(Section):
     """The network every device trains."""
 
-    kind: Literal["cnn", "mlp"] = "cnn"
-    """Two convolution blocks and a linear layer, or fully connected layers."""
+    kind: Literal["cnn", "mlp", "resnet20", "vit"] = "cnn"
+    """Convolution blocks and a linear layer, fully connected layers, ResNet-20, or a vision transformer."""
     channels: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1)] = (16, 32)
     """With `cnn`: channels after each convolution block; each block but the first halves the image."""
     hidden: tuple[Annotated[int, Field(ge=1, le=100_000)], ...] = (64,)
-    """With `mlp`: width of each hidden layer."""
+    """With `mlp`: width of each hidden layer; none at all, `[]`, is softmax regression."""
     norm: Literal["group", "none"] = "group"
-    """GroupNorm after each layer, or nothing. BatchNorm has state that gossip would have to average."""
+    """GroupNorm after each layer, or nothing. BatchNorm has state that gossip would have to average. A `vit`
+    has LayerNorm in any case."""
+    patch_size: Annotated[int, Field(ge=1, le=1024)] = 4
+    """With `vit`: side in pixels of the square patches that are its tokens; divides the image's side."""
+    width: Annotated[int, Field(ge=1, le=4096)] = 128
+    """With `vit`: numbers that a token is."""
+    depth: Annotated[int, Field(ge=1, le=100)] = 6
+    """With `vit`: number of blocks."""
+    heads: Annotated[int, Field(ge=1, le=256)] = 4
+    """With `vit`: attention heads of a block; a divisor of the width."""
 
 
 class Training(Section):
-    """Local stochastic gradient descent between two exchanges."""
+    """Local steps between two exchanges."""
 
     local_rounds: Annotated[int, Field(ge=0, le=1_000_000)] = 5
     """Local rounds (minibatch steps) per device and round."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Samples per step; a device with fewer uses all it has."""
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    """Plain SGD, or AdamW, whose moments stay on the device: only parameters are exchanged."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
-    """Step size of SGD."""
+    """Step size; AdamW wants a far smaller one than SGD, such as 0.001."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Momentum of SGD; it stays on the device."""
+    """With `sgd`: momentum; it stays on the device."""
+    adamw_betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.999,
+    )
+    """With `adamw`: how much of its first and second moment each step keeps."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """L2 penalty of SGD."""
+    """With `sgd`: L2 penalty, weight_decay * x is added to the gradient. With `adamw`: decoupled, a step
+    takes learning_rate * weight_decay * x off x."""
     evaluate_every: Annotated[int, Field(ge=0)] = 1
     """Rounds between two evaluations on the test set; 0 evaluates only after the last round."""
 
@@ -210,8 +242,7 @@ class Experiment(Section):
             raise ValueError(
                 "graph.weights = uniform: needs a regular graph; a star is none (use metropolis)"
             )
-        if self.model.kind == "cnn" and self.data.dataset == "synthetic":
-            raise ValueError("model.kind = cnn: synthetic samples are no images (use model.kind = mlp)")
+        self._what_the_model_cannot_take()
         if self.data.dataset == "synthetic" and self.data.num_samples < 2 * self.data.num_classes:
             raise ValueError(
                 f"data.num_samples = {self.data.num_samples}: needs two for each of "
@@ -237,6 +268,26 @@ class Experiment(Section):
                 raise ValueError(
                     f"{key}: lists {len(quantity)} numbers for {self.devices} devices; expected one for each"
                 )
+
+    def _what_the_model_cannot_take(self) -> None:
+        model, side = self.model, self.data.image_side
+        if model.kind != "mlp" and side is None:
+            raise ValueError(
+                f"model.kind = {model.kind}: synthetic samples are no images (use model.kind = mlp)"
+            )
+        if model.kind == "vit" and side is not None and side % model.patch_size:
+            raise ValueError(
+                f"model.patch_size = {model.patch_size}: must divide the {side} pixels of an image's side"
+            )
+        if model.kind == "vit" and model.width % model.heads:
+            raise ValueError(f"model.heads = {model.heads}: must divide model.width = {model.width}")
+        if model.kind == "vit" and model.norm == "none":
+            raise ValueError("model.norm = none: a vit has LayerNorm in any case (leave model.norm out)")
+        if self.training.optimiser == "adamw" and self.training.momentum:
+            raise ValueError(
+                f"training.momentum = {self.training.momentum:g}: is SGD's; with training.optimiser = adamw "
+                f"set training.adamw_betas"
+            )
 
     def _what_the_air_cannot_carry(self) -> None:
         if self.radio.scheme == "analog" and self.aggregation.is_scheduled:

@@ -1,0 +1,1 @@
+"""Image sets: found or downloaded, checked, unpacked once per machine."""
