@@ -38,7 +38,7 @@ from protocol.air import frame_layout
 from protocol.codec import Float32s
 from protocol.config import Aggregation, Codec, Experiment, Graph, Transport
 from protocol.frame import HEADER_BYTES
-from protocol.messages import Neighbour, NeighbourDied, Start, Welcome
+from protocol.messages import Neighbour, NeighbourDied, Prospect, Start, Welcome
 from protocol.radio import Analog, Radio
 from protocol.streams import Purpose, stream
 
@@ -184,6 +184,7 @@ def _live(
         num_slots=network.num_slots,
         max_degree=network.max_degree,
         position_m=network.graph.nodes[device]["position_m"],
+        prospect=Prospect(local_rounds=0, mean_local_rounds=0, exchange_j=0, exchange_air_s=0),
     )
     welcome = Welcome(
         run_id="consensus", epoch=0, device=device, incarnation=0, experiment=experiment, run_dir=""

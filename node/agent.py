@@ -17,6 +17,7 @@ from node.exchanges import Exchanges
 from node.mixing import mixing_step
 from node.model import FlatModel, build
 from node.pace import Pacer
+from node.planner import Planner
 from node.stopwatch import Stopwatch
 from node.train import Trainer
 from node.transport.zmq import Context, ZmqTransport
@@ -59,7 +60,8 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
         radio, peers = exchanges.radio, exchanges.peers
         sample = consensus_sample(experiment.seed, layout.num_values)
         watch, pacer = Stopwatch(), Pacer(experiment.runtime)
-        x, round_ = model.x, 0
+        planner = Planner(experiment, radio, start.prospect)
+        x, round_, leaves = model.x, 0, ""
         try:
             for round_ in range(experiment.rounds):
                 watch.restart()
@@ -71,14 +73,16 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                     exchanges.follow(control.ask_for_schedule(gains, experiment.runtime.liveness_wall_s))
                     watch.lap("wait")
                 radio.begin_round()
+                planner.begin_round(exchanges.at_most_j)
                 # Back after a stop, a device that trained at its neighbours' speed would never reach them.
-                trained = None if exchanges.is_behind(round_) else trainer.local_sgd()
+                trained = None if exchanges.is_behind(round_) else trainer.local_sgd(*planner.local_rounds)
                 watch.lap("train")
-                radio.compute(trained)
+                radio.compute(trained, planner.cpu_hz(round_))
+                radio.said = planner.announce(round_, trained)
                 pacer.hold(radio.air_s, peers, control)
                 watch.lap("pace")
                 averaged = exchanges.average(x, round_, control, watch)
-                gossips = averaged is None or averaged.broken
+                gossips = planner.gossips(averaged, exchanges.gossip_at_most_j)
                 for sweep in range(experiment.aggregation.sweeps if gossips else 0):
                     sent = exchanges.encode(x, round_, sweep)
                     watch.lap("encode")
@@ -89,7 +93,10 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                     watch.lap("mix")
                 pacer.hold(radio.air_s, peers, control)
                 watch.lap("pace")
-                evaluation = trainer.evaluate() if is_evaluated(experiment, round_) else None
+                planner.learn(radio.told)
+                leaves = "" if round_ == experiment.rounds - 1 else planner.why_leave(exchanges.at_most_j)
+                evaluated = leaves or is_evaluated(experiment, round_)
+                evaluation = trainer.evaluate() if evaluated else None
                 report = Report(
                     run_id=welcome.run_id,
                     device=device,
@@ -107,11 +114,20 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                     stages_wall_s=watch.stages(),
                 )
                 control.report(report, x[sample].numpy().tobytes())
-            rounds_done = experiment.rounds
+                if leaves:
+                    break
+            rounds_done = round_ + 1
         except Leave:
             rounds_done = round_
         path = save(model, welcome)
-        control.send(Done(run_id=welcome.run_id, device=device, rounds=rounds_done, parameters=str(path)))
+        done = Done(
+            run_id=welcome.run_id,
+            device=device,
+            rounds=rounds_done,
+            parameters=str(path),
+            why_early=leaves,
+        )
+        control.send(done)
         control.wait_for_bye()
         if control.absent and rounds_done == experiment.rounds:
             transport.flush(FLUSH_WALL_S)  # nobody told us that all are done: let the last frames go

@@ -65,6 +65,11 @@ class Averaging(ABC):
 
     @property
     @abstractmethod
+    def at_most_j(self) -> float:
+        """What one exchange may cost this device at most, without idling [J]."""
+
+    @property
+    @abstractmethod
     def parts(self) -> dict[int, Part]:
         """What the frames of each part are like that this device receives."""
 

@@ -40,7 +40,7 @@ class Exchanges:
         if analog:
             sizes = Analog.payload_bytes(layout, num_blocks(experiment.radio, layout))
         else:
-            sizes = Gossip.payload_bytes(layout)
+            sizes = Gossip.payload_bytes(experiment.training, layout)
         self.peers = Peers(welcome, start.neighbours, transport, layout, sizes)
         self._digital = Digital(self.peers, self.radio)
         self._layout = layout
@@ -61,6 +61,19 @@ class Exchanges:
             case None:
                 self._averaging = None
         self.peers.inbox.expect(self._averaging.parts if self._averaging else {})
+
+    @property
+    def at_most_j(self) -> float:
+        """What the next exchange may cost this device at most, without idling [J]."""
+        return self._averaging.at_most_j if self._averaging else self.gossip_at_most_j
+
+    @property
+    def gossip_at_most_j(self) -> float:
+        """What all sweeps of a round may cost this device at most, without idling [J]."""
+        experiment, degree = self.radio.experiment, len(self.peers.neighbours)
+        sends = degree if experiment.radio.cast == "unicast" else min(degree, 1)
+        one = self.radio.grid.access.at_most_j(self.radio.hardware, sends=sends, to=degree, hears=degree)
+        return experiment.aggregation.sweeps * one
 
     def average(self, x: torch.Tensor, round_: int, control: Control, watch: Stopwatch) -> Averaged | None:
         """Move x, shape (num_values,), to its mean over all devices, along the tree or ring of the schedule.

@@ -14,8 +14,10 @@ from node.scheme import Sent
 from node.stopwatch import Stopwatch
 from node.transport.zmq import Buffers
 from protocol.channel import Mask
-from protocol.codec import Float32s, Layout, decode, encode
+from protocol.codec import Float32s, Layout, decode, encode, side_bytes
+from protocol.config import Training
 from protocol.frame import Kind
+from protocol.scalars import NUM_BITS, NUM_BYTES, Scalars
 from protocol.streams import Purpose, stream
 
 
@@ -30,16 +32,19 @@ class Gossip:
         self._digital = digital
         self._layout = layout
         self._arrived = arrived
-        self._buffers = Buffers(layout.payload_bytes)
+        self._adaptive = radio.experiment.training.is_adaptive
+        self._buffers = Buffers(self.payload_bytes(radio.experiment.training, layout)[Kind.PARAMETERS])
         self._own: Float32s = np.empty(0, dtype=np.float32)
         """This device's numbers as its neighbours decode them."""
+        self._sweep = 0
         self._inbounds: list[Inbound] = []
         self._outbound: Outbound | None = None  # a device without neighbours sends nothing
 
     @staticmethod
-    def payload_bytes(layout: Layout) -> dict[Kind, int]:
+    def payload_bytes(training: Training, layout: Layout) -> dict[Kind, int]:
         """Bytes of the payload of each kind of frame."""
-        return {Kind.PARAMETERS: layout.payload_bytes, Kind.ACK: -(-layout.num_packets // 8)}
+        side = side_bytes(NUM_BYTES) if training.is_adaptive else 0
+        return {Kind.PARAMETERS: side + layout.payload_bytes, Kind.ACK: -(-layout.num_packets // 8)}
 
     def encode(self, x: torch.Tensor, round_: int, sweep: int) -> Sent:
         """Turn the parameters x, shape (num_values,), into radio packets, once for all neighbours."""
@@ -48,9 +53,13 @@ class Gossip:
         if self._layout.kind == "int8":
             seed = self._radio.experiment.seed
             rounding = stream(seed, Purpose.QUANTISATION, round_=round_, attempt=sweep, a=self._peers.device)
-        encode(x.numpy(), self._layout, outgoing.payload, rounding)
+        shape = self._shape(sweep)
+        payload = outgoing.payload[shape.side_bytes :]
+        encode(x.numpy(), self._layout, payload, rounding)
+        if self._adaptive:
+            self._radio.said.write(outgoing.payload)
         lossless = self._layout.kind == "float32"
-        self._own = x.numpy() if lossless else decode(outgoing.payload, self._layout)
+        self._own = x.numpy() if lossless else decode(payload, self._layout)
         xhat = None if lossless else torch.from_numpy(self._own)
         return Sent(dict.fromkeys(self._peers.neighbours, outgoing), xhat)
 
@@ -58,11 +67,15 @@ class Gossip:
         """Send the whole frame to every neighbour, and await theirs and their answers."""
         digital, knobs, neighbours = self._digital, self._radio.knobs, self._peers.neighbours
         self._arrived.clear_()
+        self._sweep = sweep
+        if sweep == 0:
+            own_weight = 1 - sum(neighbour.weight for neighbour in neighbours.values())
+            self._radio.told = Scalars().joined(self._radio.said, own_weight)
         digital.begin(round_, sweep, self._radio.grid, answered=knobs.acknowledged)
         self._inbounds, self._outbound = [], None
         if not neighbours:
             return
-        broadcast, shape = knobs.cast == "broadcast", Shape(sweep, self._layout)
+        broadcast, shape = knobs.cast == "broadcast", self._shape(sweep)
         turns = dict.fromkeys(neighbours, 0) if broadcast else self._radio.grid.turns
         [outgoing] = set(sent.outgoing.values())
         self._outbound = digital.send(shape, outgoing, turns, ready_air_s=self._radio.air_s)
@@ -91,6 +104,9 @@ class Gossip:
         """Return when all that this device sent and waited for is through."""
         return self._digital.end_air_s
 
+    def _shape(self, sweep: int) -> Shape:
+        return Shape(sweep, self._layout, side_bits=NUM_BITS if self._adaptive else 0)
+
     def _close(self, inbound: Inbound, outbound: Outbound) -> None:
         """Add the packets that count, and write down what became of the others."""
         inbound.closed = True
@@ -99,7 +115,10 @@ class Gossip:
         if mixed is None:
             tally.missing = "dead" if self._peers.inbox.is_dead(device) else "wall"
             return
-        accumulate_(self._arrived, inbound, self._peers.neighbours[device].weight, mixed)
+        weight = self._peers.neighbours[device].weight
+        accumulate_(self._arrived, inbound, weight, mixed)
+        if self._adaptive and self._sweep == 0:
+            self._radio.told = self._radio.told.joined(Scalars.read(inbound.whole), weight)
         if inbound.receiving.late and inbound.receiving.attempt == 0:  # a late repeat leaves what came before
             tally.missing = "air"
         tally.packets_lost += self._layout.num_packets - int(np.count_nonzero(mixed))

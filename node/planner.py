@@ -11,7 +11,7 @@ from math import sqrt
 from node.radio import Radio
 from node.train import Trained
 from protocol.config import Experiment
-from protocol.messages import Prospect
+from protocol.messages import Averaged, Prospect
 from protocol.scalars import Scalars
 from protocol.theory.bounds import Coefficients, coefficients
 from protocol.theory.caps import Budget, RoundCosts, affordable
@@ -19,11 +19,11 @@ from protocol.theory.frequency import Processor, just_in_time
 from protocol.theory.online import NO_DRIFT, Outlook, decide
 
 MARGIN = 1.645
-"""Standard deviations that are reserved above the mean cost of an exchange: its 95th percentile, if normal."""
+"""Standard deviations reserved above the mean cost of an exchange: its 95th percentile, if normal."""
 
 
 class Running:
-    """Mean and deviation of what was seen, with what was expected as the first of it (Welford's recurrence)."""
+    """Mean and deviation of what was seen, beginning with what was expected (Welford's recurrence)."""
 
     def __init__(self, expected: float) -> None:
         self.mean = expected
@@ -55,16 +55,18 @@ class Planner:
         self._constants = experiment.theory.constants
         self._loss: float | None = None
         self._began = (0.0, 0.0)
-        self.local_rounds = prospect.local_rounds
-        """Of this round; 0: the device relays what others have learned."""
-        self.mean_local_rounds = prospect.mean_local_rounds
-        """Over all devices that train in this round, as far as this one knows; 0 if that is unknown."""
+        self._num, self._mean = prospect.local_rounds, prospect.mean_local_rounds
+
+    @property
+    def local_rounds(self) -> tuple[int, float]:
+        """Of this round: this device's, 0 if it only relays, and the mean over all that train; 0: unknown."""
+        return self._num, self._mean
 
     def begin_round(self, exchange_at_most_j: float) -> None:
-        """Settle the local rounds of this round: as announced, unless an exchange could then not be paid for."""
+        """Settle the local rounds of this round: as announced, where that leaves enough for an exchange."""
         left = self._left()
         costs = self._round_costs()
-        self.local_rounds = min(
+        self._num = min(
             self._wanted,
             affordable(left.energy_j, exchange_at_most_j, each=costs.local_j),
             affordable(left.air_s, self._exchange_air_s.mean, each=costs.local_air_s),
@@ -79,7 +81,7 @@ class Planner:
         processor = Processor(
             min_hz=device.cpu_min_hz, max_hz=own.cpu_hz, switched_capacitance=own.switched_capacitance
         )
-        cycles = self.local_rounds * own.local_round_cycles
+        cycles = self._num * own.local_round_cycles
         return just_in_time(processor, cycles=cycles, air_s=share_s - self._exchange_air_s.reserve).cpu_hz
 
     def announce(self, round_: int, trained: Trained | None) -> Scalars:
@@ -97,7 +99,7 @@ class Planner:
         before_j, before_air_s = self._began
         self._exchange_j.see(self._radio.spent_j - before_j)
         self._exchange_air_s.see(self._radio.air_s - before_air_s)
-        self.mean_local_rounds = heard.local_rounds
+        self._mean = heard.local_rounds
         if heard.devices > 0:
             self._loss = heard.loss
 
@@ -111,8 +113,8 @@ class Planner:
             )
         if left.air_s < self._exchange_air_s.mean:
             return (
-                f"{left.air_s:.3g} s are left of its {self._radio.hardware.budget_air_s:g} s, and an exchange "
-                f"takes {self._exchange_air_s.mean:.3g} s"
+                f"{left.air_s:.3g} s are left of its {self._radio.hardware.budget_air_s:g} s, and an "
+                f"exchange takes {self._exchange_air_s.mean:.3g} s"
             )
         return ""
 
@@ -159,3 +161,7 @@ class Planner:
             learning_rate=training.learning_rate / (1 - training.momentum),
             num_devices=self._experiment.devices,
         )
+
+    def gossips(self, averaged: Averaged | None, exchange_at_most_j: float) -> bool:
+        """Say whether this device mixes with its neighbours: there was no schedule, or it broke."""
+        return averaged is None or (averaged.broken and not self.why_leave(exchange_at_most_j))

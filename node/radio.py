@@ -15,6 +15,7 @@ from protocol.messages import Heard, Spent, Start
 from protocol.modulation import permitted
 from protocol.packet_errors import PacketErrorTable
 from protocol.radio import Modulation
+from protocol.scalars import Scalars
 
 Missing: TypeAlias = Literal["", "air", "wall", "dead"]
 
@@ -73,6 +74,10 @@ class Radio:
         self.air_s = 0.0
         """This device's modelled clock."""
         self._spent_before_j = 0.0
+        self.said = Scalars()
+        """What this device tells all others in this round."""
+        self.told = Scalars()
+        """The mean of what it and those have told that it averaged with."""
         self._keeps_time = experiment.runtime.clock != "wall"
 
     def begin_round(self) -> None:

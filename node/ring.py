@@ -47,6 +47,11 @@ class Ring(Averaging):
             for step in range(self._steps)
         }
 
+    @property
+    def at_most_j(self) -> float:
+        """What one exchange may cost this device at most, without idling [J]."""
+        return self._steps * self._grid.access.at_most_j(self._radio.hardware, sends=1, to=1, hears=1)
+
     def _going(self, step: int) -> Partial:
         """Return the chunk that this device sends in a step."""
         return self._partials[(self._place.position - step) % self._place.members]

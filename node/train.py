@@ -39,22 +39,36 @@ class Trainer:
         self._model = model
         self._share = share
         self._batch_size = min(training.batch_size, len(share.y))
-        self._rounds = training.local_rounds
+        self._momentum = training.momentum
+        self._normalises = training.is_adaptive and training.averaging == "normalised"
         # The parameters are views of x, so each optimiser step moves x and nothing is copied back.
         self._optimiser = _optimiser(model, training)
         self._generator = torch.Generator().manual_seed(sub_seed(seed, Purpose.BATCHES, a=device))
         self._order = torch.empty(0, dtype=torch.int64)
 
-    def local_sgd(self) -> Trained:
-        """Take the local rounds of one round in place."""
-        losses, began_s = [], thread_time()
-        for _ in range(self._rounds):
+    def local_sgd(self, num_local_rounds: int, mean_local_rounds: float) -> Trained:
+        """Take the local rounds of one round in place, normalised to the mean over devices where they differ.
+
+        x + (||a(tbar)||_1 / ||a(tau)||_1) (y - x), y after tau steps and ||a||_1 the sum of their weights, so
+        that nobody counts for more by doing more (FedNova: Wang et al., "Tackling the objective inconsistency
+        problem in heterogeneous federated optimization", NeurIPS 2020).
+        """
+        x, losses, began_s = self._model.x, [], thread_time()
+        scale = 1.0
+        if self._normalises and num_local_rounds and mean_local_rounds:
+            scale = step_weights(mean_local_rounds, self._momentum)
+            scale /= step_weights(num_local_rounds, self._momentum)
+            self._optimiser.state.clear()  # momentum of an earlier round would count in this one
+        start = x.clone() if scale != 1 else x
+        for _ in range(num_local_rounds):
             batch = self._next_batch()
             loss = cross_entropy(self._model.module(self._share.x[batch]), self._share.y[batch])
             self._optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimiser.step()
             losses.append(loss.item())
+        if scale != 1:
+            x.sub_(start).mul_(scale).add_(start)
         return Trained(
             loss=sum(losses) / len(losses) if losses else None,
             samples=self._batch_size * len(losses),
@@ -78,6 +92,17 @@ class Trainer:
             self._order = torch.randperm(len(self._share.y), generator=self._generator)
         batch, self._order = self._order[: self._batch_size], self._order[self._batch_size :]
         return batch
+
+
+def step_weights(num_steps: float, momentum: float) -> float:
+    """Return ||a||_1, how much the gradients of so many steps of SGD weigh together: tau without momentum.
+
+    (tau - rho (1 - rho^tau) / (1 - rho)) / (1 - rho) with momentum rho that begins at zero (FedNova,
+    section 4, there with learning rate 1).
+    """
+    rho = momentum
+    weights: float = (num_steps - rho * (1 - rho**num_steps) / (1 - rho)) / (1 - rho)
+    return weights
 
 
 def _optimiser(model: FlatModel, training: Training) -> torch.optim.Optimizer:

@@ -49,6 +49,14 @@ class Tree(Averaging):
             for part in (self._up_part(k), self._down_part(k))
         }
 
+    @property
+    def at_most_j(self) -> float:
+        """What one exchange may cost this device at most, without idling [J]."""
+        up, links = int(self._place.parent is not None), len(self._grid.turns)
+        sends = up + len(set(self._down_turns.values()))
+        one = self._grid.access.at_most_j(self._radio.hardware, sends=sends, to=links, hears=links)
+        return len(self._partials) * one
+
     def _up_part(self, k: int) -> int:
         return self._first_part + 2 * k
 

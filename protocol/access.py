@@ -17,8 +17,10 @@ from math import ceil, floor, inf
 from protocol.codec import Layout
 from protocol.config import Experiment
 from protocol.frame import HEADER_BYTES
+from protocol.hardware import Hardware
 from protocol.modulation import BITS_PER_SYMBOL, ROBUST, bit_rate_bps, permitted
 from protocol.radio import Modulation, Radio
+from protocol.scalars import NUM_BITS
 
 HEADER_BITS = 8 * HEADER_BYTES
 NORM_BITS = 32
@@ -100,6 +102,16 @@ class Access:
         """Airtime of analog amplitudes: two of them make one complex channel use."""
         return num_values / (2 * self.bandwidth_hz)
 
+    def at_most_j(self, own: Hardware, *, sends: int, to: int, hears: int) -> float:
+        """Return what so many frames, `to` receivers in all, and so many heard cost at most [J].
+
+        Every frame at the slowest rate and as often as it may be sent, with all answers; without idling.
+        """
+        data_s = self.radio.attempts * self.data_turn_s
+        ack_s = self.radio.attempts * self.ack_turn_s
+        sending_s, hearing_s = sends * data_s + hears * ack_s, hears * data_s + to * ack_s
+        return own.tx_power_w * sending_s + own.rx_power_w * hearing_s
+
     def _next(self, ready_air_s: float, offset_s: float) -> float:
         if not self.num_slots:
             return ready_air_s
@@ -128,7 +140,10 @@ def plan_access(experiment: Experiment, layout: Layout, *, num_colours: int, max
         )
     slowest = permitted(radio)[0]
     bitmap_bits = layout.num_packets
-    turn_s = bare.frame_airtime_s(layout, slowest, side_bits=bitmap_bits if radio.attempts > 1 else 0)
+    side_bits = max(
+        NUM_BITS if experiment.training.is_adaptive else 0, bitmap_bits if radio.attempts > 1 else 0
+    )
+    turn_s = bare.frame_airtime_s(layout, slowest, side_bits=side_bits)
     return Access(
         radio,
         num_slots,

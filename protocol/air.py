@@ -152,7 +152,7 @@ def exchanges_s(experiment: Experiment, access: Access) -> float:
 
 def planned_compute_s(experiment: Experiment) -> float:
     """Return the modelled seconds of one round's local training with full batches on the slowest device."""
-    local_rounds = experiment.training.local_rounds
+    local_rounds = experiment.training.nominal_local_rounds
     return max(own.compute_air_s(own.local_round_cycles * local_rounds) for own in fleet(experiment))
 
 

@@ -84,8 +84,10 @@ class Model(Section):
 class Training(Section):
     """Local steps between two exchanges."""
 
-    local_rounds: Annotated[int, Field(ge=0, le=1_000_000)] = 5
-    """Local rounds (minibatch steps) per device and round."""
+    local_rounds: Annotated[int, Field(ge=0, le=1_000_000)] | Literal["adaptive"] = 5
+    """Local rounds (minibatch steps) per device and round; or each device's own choice within its budgets."""
+    averaging: Literal["normalised", "plain"] = "normalised"
+    """With `adaptive`: mix what each local round brought on average, or all that a device has learned."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Samples per step; a device with fewer uses all it has."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
@@ -104,6 +106,16 @@ class Training(Section):
     takes learning_rate * weight_decay * x off x."""
     evaluate_every: Annotated[int, Field(ge=0)] = 1
     """Rounds between two evaluations on the test set; 0 evaluates only after the last round."""
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether devices decide how many local rounds they do."""
+        return self.local_rounds == "adaptive"
+
+    @property
+    def nominal_local_rounds(self) -> int:
+        """Local rounds that a round is planned with: what is set, or one where devices decide."""
+        return 1 if self.local_rounds == "adaptive" else self.local_rounds
 
 
 class Codec(Section):
@@ -252,7 +264,37 @@ class Experiment(Section):
         self._what_the_air_cannot_carry()
         self._what_no_clock_can_tell()
         self._what_cannot_be_kept_to()
+        self._what_cannot_adapt()
         return self
+
+    def _what_cannot_adapt(self) -> None:
+        training, device = self.training, self.device
+        if device.frequency == "just_in_time" and not {"seconds", "run_seconds"} & set(self.budget.limited):
+            raise ValueError(
+                "device.frequency = just_in_time: meets a deadline, and there is none; set budget.seconds"
+            )
+        if not training.is_adaptive:
+            return
+        if self.radio.scheme == "analog":
+            raise ValueError(
+                "training.local_rounds = adaptive: devices tell each other of it in frames of packets, and "
+                "radio.scheme = analog has none; set a number"
+            )
+        if self.runtime.clock == "wall":
+            raise ValueError(
+                "training.local_rounds = adaptive: follows modelled joules and seconds, and runtime.clock = "
+                "wall keeps none; use virtual or paced"
+            )
+        if not self.budget.limited and self.theory.constants is None:
+            raise ValueError(
+                "training.local_rounds = adaptive: nothing limits them; set a [budget], or all of "
+                "theory.smoothness, gradient_variance, heterogeneity and initial_gap"
+            )
+        if training.optimiser == "adamw" and training.averaging == "normalised":
+            raise ValueError(
+                "training.averaging = normalised: divides by the steps of SGD, which mean nothing to "
+                "training.optimiser = adamw; use plain"
+            )
 
     def _what_does_not_fit_the_devices(self) -> None:
         per_device: dict[str, PerDevice] = {

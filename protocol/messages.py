@@ -267,6 +267,8 @@ class Done(Message):
     device: NonNegativeInt
     rounds: int
     parameters: str
+    why_early: str = ""
+    """Why it leaves before the last round: its budgets do not pay for another exchange."""
 
 
 class Failed(Message):

@@ -32,7 +32,7 @@ class Scalars:
     """||grad change|| / ||movement|| of a pilot round."""
 
     def joined(self, other: "Scalars", weight: float = 1.0) -> "Scalars":
-        """Return the means over both, the other's devices counted `weight` times; not finite ones are left out."""
+        """Return the means over both, the other's devices counted `weight` times, if all are finite."""
         share = weight * other.devices
         if not share > 0 or not all(map(isfinite, astuple(other))):
             return self

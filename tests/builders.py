@@ -1,6 +1,6 @@
 """Messages for tests: every field has a plain default, so that a test says only what it is about."""
 
-from protocol.messages import Heard, Neighbour, Ready, Report, Spent, Stages, Start
+from protocol.messages import Heard, Neighbour, Prospect, Ready, Report, Spent, Stages, Start
 
 
 def make_stages(**changes):
@@ -74,6 +74,12 @@ def make_neighbour(device=1, **changes):
     return Neighbour(device=device, **(usual | changes))
 
 
+def make_prospect(**changes):
+    """Return what a device reckons with that does five local rounds and pays nothing, unless changed."""
+    usual = {"local_rounds": 5, "mean_local_rounds": 5.0, "exchange_j": 0.0, "exchange_air_s": 0.0}
+    return Prospect(**(usual | changes))
+
+
 def make_start(*neighbours, **changes):
     """Return the row of device 0, with as many slots as its neighbours and itself need, unless changed."""
     usual = {
@@ -81,5 +87,6 @@ def make_start(*neighbours, **changes):
         "num_slots": 1 + max((neighbour.slot for neighbour in neighbours), default=0),
         "max_degree": max(len(neighbours), 1),
         "position_m": (0.0, 0.0),
+        "prospect": make_prospect(),
     }
     return Start(neighbours=neighbours, **(usual | changes))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import zmq
+from builders import make_prospect
 from ether import PATIENCE_S, Port
 
 from node.exchanges import Exchanges
@@ -113,6 +114,7 @@ def start_of(weights, device, snr_db=mean_snr_db):
         num_slots=max(colours) + 1,
         max_degree=max(len(neighbours_of(weights, other)) for other in range(len(weights))),
         position_m=position_m(device),
+        prospect=make_prospect(),
     )
 
 
