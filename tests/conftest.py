@@ -269,3 +269,12 @@ def whole_run(shell, tmp_path_factory):
         return WholeRun(json.loads(stdout), stderr, out)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def real_folder():
+    """Return the folder of real image sets: $HEARSAY_DATA, or beside the project; else skip."""
+    folder = Path(os.environ.get("HEARSAY_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip("no real image sets here: set HEARSAY_DATA to their folder, see docs/data.md")
+    return folder.resolve()

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from image_files import small_cifar
 from sklearn.datasets import load_digits
 
+import node.data
 from node.data import load, parts, share
 from node.model import build
 from node.train import Trainer
@@ -12,6 +14,20 @@ from protocol.config import Data, Model, Training
 from protocol.errors import BadInput
 
 DIGITS, SYNTHETIC = Data(), Data(dataset="synthetic")
+CIFAR, CIFAR_CONTENTS = small_cifar()
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """Put a small CIFAR-10 of 30 and 6 images where the real one would be; return its settings."""
+    monkeypatch.setenv("HEARSAY_DATA", str(tmp_path))
+    monkeypatch.setenv("HEARSAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(node.data, "IMAGE_SETS", {"cifar10": CIFAR})
+    for name, data in CIFAR_CONTENTS.items():
+        (tmp_path / name).write_bytes(data)
+    load.cache_clear()
+    yield Data(dataset="cifar10", min_samples_per_device=1)
+    load.cache_clear()
 
 
 def rows(x):
@@ -118,3 +134,56 @@ def test_synthetic_is_learnable_in_a_few_steps():
     assert trainer.evaluate().accuracy < 0.45
     trainer.local_sgd()
     assert trainer.evaluate().accuracy > 0.75
+
+
+def test_images_come_with_their_own_test_set(images):
+    dataset = load(images, 1)
+    assert (dataset.train_x.shape, dataset.train_x.dtype) == ((30, 3, 32, 32), np.uint8)
+    assert (dataset.test_x.shape, dataset.test_x.dtype) == ((6, 3, 32, 32), np.float32)
+    assert (dataset.sample_shape, dataset.num_classes, dataset.found) == ((3, 32, 32), 10, "all of it")
+    assert dataset.test_y.tolist() == list(CIFAR_CONTENTS["test_batch.bin"][::3073])
+    other = load(images.model_copy(update={"test_fraction": 0.9}), 2)
+    assert np.array_equal(other.train_x, dataset.train_x)
+    assert np.array_equal(other.test_x, dataset.test_x)
+
+
+@pytest.mark.parametrize("kind", ["iid", "dirichlet", "quantity"])
+def test_shares_of_images_are_the_training_set_scaled_and_nothing_twice(images, kind):
+    data = images.model_copy(update={"partition": kind})
+    dataset = load(data, 3)
+    shares = [share(data, device, 4, seed=3) for device in range(4)]
+    assert rows(np.concatenate([mine.x for mine in shares])) == rows(CIFAR.normalise(dataset.train_x))
+    for mine, part in zip(shares, parts(data, 4, seed=3), strict=True):
+        assert np.array_equal(mine.y, dataset.train_y[part])
+        assert mine.x.dtype == mine.test_x.dtype == torch.float32
+        assert mine.test_x.data_ptr() == dataset.test_x.ctypes.data, "mapped, not copied"
+
+
+def test_whole_sets_stay_where_they_are_mapped(images, monkeypatch):
+    opened = node.data.open_images(CIFAR)
+    monkeypatch.setattr(node.data, "open_images", lambda _: opened)
+    dataset = load(images, 1)
+    assert np.shares_memory(dataset.train_x, opened.train_x)
+    assert np.shares_memory(dataset.test_x, opened.test_x)
+
+
+@pytest.mark.parametrize("dataset", ["digits", "synthetic", "cifar10"])
+def test_as_many_samples_as_wanted_at_most_drawn_by_the_seed(images, dataset):
+    data = images.model_copy(update={"dataset": dataset})
+    whole = load(data, 1)
+    some = load(data.model_copy(update={"max_samples": 20, "max_test_samples": 4}), 1)
+    assert (len(some.train_x), len(some.train_y), len(some.test_x), len(some.test_y)) == (20, 20, 4, 4)
+    for part in ("train", "test"):
+        x, y = getattr(whole, f"{part}_x"), getattr(whole, f"{part}_y")
+        label = {sample.tobytes(): of for sample, of in zip(x, y, strict=True)}
+        chosen = getattr(some, f"{part}_x")
+        assert len(set(rows(chosen))) == len(chosen)
+        assert [label[sample.tobytes()] for sample in chosen] == getattr(some, f"{part}_y").tolist()
+    wanted = data.model_copy(update={"max_samples": 20})
+    first, other = load(wanted, 1), load(wanted, 2)
+    load.cache_clear()
+    assert np.array_equal(load(wanted, 1).train_x, first.train_x)
+    assert rows(other.train_x) != rows(first.train_x)
+    more = load(data.model_copy(update={"max_samples": 10**6, "max_test_samples": 10**6}), 1)
+    assert np.array_equal(more.train_x, whole.train_x)
+    assert np.array_equal(more.test_y, whole.test_y)

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from coordinator import device, run
-from coordinator.device import describe, packet_error_tables
-from protocol.config import Experiment
+from coordinator.device import describe, fetch, packet_error_tables
+from protocol.config import Data, Experiment
 from protocol.errors import BadInput, Interrupted, RunError
 from protocol.radio import Radio
 
+FILES = Experiment(data=Data(dataset="cifar10"))
 CODED = Experiment(radio=Radio(packet_errors="sionna", code_rate=0.5))
 
 
@@ -73,4 +74,25 @@ def test_a_simulation_that_was_interrupted_is_an_interrupted_run(answering, tmp_
     for count, error in ((1, Interrupted), (0, RunError)):
         with pytest.raises(error):
             run.run(CODED, tmp_path / "out", lambda: None, SimpleNamespace(count=count))
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_are_fetched_before_anything_else_and_only_where_there_are_any(answering, tmp_path, capfd):
+    """One process for all devices of a run; a plan asks for files before it asks what is in them."""
+    answering(f"echo $4 >> {tmp_path}/asked; echo node: half of it >&2; echo node: no such file >&2; exit 2")
+    fetch(Experiment())
+    assert not (tmp_path / "asked").exists()
+    with pytest.raises(BadInput, match=r"^no such file$"):
+        describe(FILES)
+    with pytest.raises(BadInput, match=r"^no such file$"):
+        run.run(FILES, tmp_path / "out", lambda: None, SimpleNamespace(count=0))
+    assert (tmp_path / "asked").read_text() == "--fetch\n--fetch\n"
+    assert capfd.readouterr().err == "hearsay: half of it\nhearsay: half of it\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_download_that_was_interrupted_is_an_interrupted_run(answering, tmp_path):
+    answering("exit 130")
+    with pytest.raises(Interrupted):
+        run.run(FILES, tmp_path / "out", lambda: None, SimpleNamespace(count=1))
     assert not (tmp_path / "out").exists()

@@ -125,6 +125,24 @@ def test_a_long_value_is_not_repeated_in_full(write):
         ),
         ({"graph": {"kind": "edges"}}, "graph.kind = edges: needs graph.file"),
         ({"graph": {"kind": "star", "weights": "uniform"}}, "graph.weights = uniform: needs a regular graph"),
+        (
+            {"data": {"dataset": "synthetic"}, "model": {"kind": "vit"}},
+            "model.kind = vit: synthetic samples are no images",
+        ),
+        (
+            {"data": {"dataset": "fashion_mnist"}, "model": {"kind": "vit", "patch_size": 8}},
+            "model.patch_size = 8: must divide the 28 pixels of an image's side",
+        ),
+        (
+            {"model": {"kind": "vit", "width": 128, "heads": 3}},
+            "model.heads = 3: must divide model.width = 128",
+        ),
+        ({"model": {"kind": "vit", "norm": "none"}}, "model.norm = none: a vit has LayerNorm in any case"),
+        (
+            {"training": {"optimiser": "adamw", "momentum": 0.9}},
+            "training.momentum = 0.9: is SGD's; with training.optimiser = adamw set training.adamw_betas",
+        ),
+        ({"training": {"optimizer": "adamw"}}, "unknown key 'training.optimizer': did you mean 'optimiser'?"),
         ({"data": {"dataset": "synthetic"}}, "model.kind = cnn: synthetic samples are no images"),
         (
             {"data": {"dataset": "synthetic", "num_samples": 10}, "model": {"kind": "mlp"}},

@@ -20,6 +20,9 @@ ZOO = [
     (Model(kind="mlp"), IMAGE),
     (Model(kind="mlp", hidden=(32, 10)), VECTOR),
     (Model(kind="mlp", hidden=(), norm="none"), VECTOR),
+    (Model(kind="resnet20"), (3, 8, 8)),
+    (Model(kind="resnet20", norm="none"), IMAGE),
+    (Model(kind="vit", patch_size=2, width=8, depth=2, heads=2), (3, 8, 6)),
 ]
 in_the_zoo = pytest.mark.parametrize(("model", "shape"), ZOO)
 
@@ -99,7 +102,9 @@ def test_groupnorm_and_never_batchnorm():
     for model, shape in ZOO:
         module = build(model, shape, 10, seed=1).module
         norms = [layer for layer in module.modules() if isinstance(layer, nn.GroupNorm)]
-        num_layers = len(model.channels if model.kind == "cnn" else model.hidden)
+        num_layers = {"cnn": len(model.channels), "mlp": len(model.hidden), "resnet20": 19, "vit": 0}[
+            model.kind
+        ]
         assert len(norms) == (num_layers if model.norm == "group" else 0)
         assert not list(module.buffers())
 
@@ -138,6 +143,8 @@ def test_schema_hash_tells_shapes_apart_and_nothing_else():
     [
         (Model(), VECTOR, "model.kind"),
         (Model(), (8, 8), "model.kind"),
+        (Model(kind="resnet20"), VECTOR, "model.kind = resnet20"),
+        (Model(kind="vit"), VECTOR, "model.kind = vit"),
         (Model(channels=(4, 4, 4, 4, 4)), IMAGE, "model.channels"),
         (Model(channels=(4, 4)), (1, 1, 8), "model.channels"),
     ],

@@ -71,6 +71,56 @@ def test_a_step_is_that_of_sgd_in_numpy():
     assert loss == pytest.approx(-np.log(softmax[np.arange(6), y]).mean(), rel=1e-6)
 
 
+def test_steps_are_those_of_adamw_in_numpy():
+    """Three of them, with the moments that the device keeps.
+
+    x shrinks by lr * decay * x and moves by lr * mhat / (sqrt(vhat) + 1e-8) (Loshchilov, Hutter, ICLR 2019).
+    """
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((6, 3), dtype=np.float32), np.arange(6) % 2
+    mine = Share(*(torch.from_numpy(array) for array in (x, y, x, y)))
+    model = build(Model(kind="mlp", hidden=()), (3,), 2, seed=1)
+    lr, decay, (beta_1, beta_2) = 0.01, 0.1, (0.8, 0.95)
+    training = Training(
+        local_rounds=1,
+        batch_size=6,
+        optimiser="adamw",
+        learning_rate=lr,
+        weight_decay=decay,
+        adamw_betas=(beta_1, beta_2),
+    )
+    trainer = Trainer(model, mine, training, seed=1, device=0)
+    weight, bias = (p.detach().numpy().astype(np.float64) for p in model.module.parameters())
+    theta, m, v = np.concatenate((weight.ravel(), bias)), np.zeros(8), np.zeros(8)
+    for step in (1, 2, 3):
+        trainer.local_sgd()
+        logits = x @ theta[:6].reshape(2, 3).T + theta[6:]
+        softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        error = (softmax - np.eye(2)[y]) / 6
+        gradient = np.concatenate(((error.T @ x).ravel(), error.sum(axis=0)))
+        m = beta_1 * m + (1 - beta_1) * gradient
+        v = beta_2 * v + (1 - beta_2) * gradient**2
+        mhat, vhat = m / (1 - beta_1**step), v / (1 - beta_2**step)
+        theta = theta - lr * decay * theta - lr * mhat / (np.sqrt(vhat) + 1e-8)
+        np.testing.assert_allclose(model.x.numpy(), theta, atol=2e-6)
+
+
+def test_moments_stay_when_mixing_moves_the_parameters():
+    """Whatever the neighbours make of x, the optimiser goes on from what it knows."""
+    training = Training(local_rounds=1, optimiser="adamw", learning_rate=0.01)
+    trainer, model = trainer_of(training)
+    trainer.local_sgd()
+    states = [dict(state) for state in trainer._optimiser.state.values()]
+    kept = [(state["exp_avg"].clone(), state["exp_avg_sq"].clone()) for state in states]
+    model.x.mul_(0.5)
+    for state, moments in zip(trainer._optimiser.state.values(), kept, strict=True):
+        assert torch.equal(state["exp_avg"], moments[0])
+        assert torch.equal(state["exp_avg_sq"], moments[1])
+        assert state["exp_avg"].any()
+    trainer.local_sgd()
+    assert {int(state["step"]) for state in trainer._optimiser.state.values()} == {2}
+
+
 def test_returns_the_mean_loss_of_its_steps_and_they_get_better():
     one, _ = trainer_of(Training(local_rounds=1))
     three, _ = trainer_of(Training(local_rounds=3))
