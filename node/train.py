@@ -47,7 +47,7 @@ class Trainer:
         self._generator = torch.Generator().manual_seed(sub_seed(seed, Purpose.BATCHES, a=device))
         self._order = torch.empty(0, dtype=torch.int64)
 
-    def local_sgd(self, num_local_rounds: int, mean_local_rounds: float) -> Trained:
+    def local_sgd(self, num_local_rounds: int, mean_local_rounds: float = 0.0) -> Trained:
         """Take the local rounds of one round in place, normalised to the mean over devices where they differ.
 
         x + (||a(tbar)||_1 / ||a(tau)||_1) (y - x), y after tau steps and ||a||_1 the sum of their weights, so

@@ -130,9 +130,9 @@ def test_more_devices_than_samples_is_bad_input():
 def test_synthetic_is_learnable_in_a_few_steps():
     data = Data(dataset="synthetic", num_classes=4)
     model = build(Model(kind="mlp"), (data.num_features,), data.num_classes, seed=1)
-    trainer = Trainer(model, share(data, 0, 1, seed=1), Training(local_rounds=60), seed=1, device=0)
+    trainer = Trainer(model, share(data, 0, 1, seed=1), Training(), seed=1, device=0)
     assert trainer.evaluate().accuracy < 0.45
-    trainer.local_sgd()
+    trainer.local_sgd(60)
     assert trainer.evaluate().accuracy > 0.75
 
 
