@@ -25,16 +25,16 @@ from protocol.theory.constants import Constants, Training
 from protocol.theory.contraction import consensus_rate, contraction
 
 fixed = settings(derandomize=True, deadline=None, max_examples=200)
-CONSTANTS = Constants(smoothness=2.0, gradient_variance=3.0, heterogeneity=5.0, initial_gap=7.0)
+CONSTANTS = Constants(smoothness=3.0, gradient_variance=3.0, heterogeneity=5.0, initial_gap=7.0)
 TRAINING = Training(learning_rate=0.5, num_devices=4, num_local_rounds=3, num_rounds=10)
 
 
 def test_b1_by_hand():
     """Of devices with 1, 2 and 6 local rounds: tbar = 3, m_inv = 5/9, A = 32/3."""
     shape = coefficients(CONSTANTS, learning_rate=0.5, num_devices=3)
-    assert shape == Coefficients(a=56.0, b=4.0, c=12.0, h=pytest.approx(160 / 3))
+    assert shape == Coefficients(a=56.0, b=6.0, c=27.0, h=pytest.approx(120))
     bound = averaging_bound(shape, [1, 2, 6], num_rounds=10)
-    assert bound == pytest.approx(56 / 30 + 4 * 3 * 5 / 9 + 12 * 2 + 160 / 3 * 32 / 3)
+    assert bound == pytest.approx(56 / 30 + 6 * 3 * 5 / 9 + 27 * 2 + 120 * 32 / 3)
 
 
 def test_b1_of_rounds_that_do_not_vary_is_b1():
@@ -68,24 +68,24 @@ def test_b1_is_about_devices_that_train():
     ],
 )
 def test_says_which_condition_of_b1_is_violated_and_by_how_much(local_rounds, step, names):
-    violated = violated_conditions(CONSTANTS, local_rounds, learning_rate=step / 2)
+    violated = violated_conditions(CONSTANTS, local_rounds, learning_rate=step / 3)
     assert [one.condition for one in violated] == names
     assert all(one.value > one.limit for one in violated)
 
 
 def test_conditions_of_b1_by_hand():
     violated = violated_conditions(CONSTANTS, [2, 4], learning_rate=0.5)
-    assert [tuple(one)[1:] for one in violated] == [(3.0, 0.5), (12.0, 0.25), (7.0, 3 / 32)]
+    assert [tuple(one)[1:] for one in violated] == [(4.5, 0.5), (27.0, 0.25), (15.75, 3 / 32)]
 
 
 def test_b2_and_b3_by_hand():
     drift = 80 * 9 * 5 + 40 * 3 * 3
-    b2 = 2 * 7 / (0.5 * 10 * 3) + 2 * 0.5 * 3 / 4 + 4 * 0.25 * drift / 0.25**2
+    b2 = 2 * 7 / (0.5 * 10 * 3) + 3 * 0.5 * 3 / 4 + 9 * 0.25 * drift / 0.25**2
     assert gossip_bound(CONSTANTS, TRAINING, consensus_rate=0.25) == pytest.approx(b2)
-    b3 = b2 + 0.1 * (2 / (0.5 * 3 * 4) + 20 / 7 * 4 / 0.25)
+    b3 = b2 + 0.1 * (3 / (0.5 * 3 * 4) + 20 / 7 * 9 / 0.25)
     assert analog_bound(CONSTANTS, TRAINING, consensus_rate=0.25, noise_power=0.1) == pytest.approx(b3)
     limit = largest_gossip_learning_rate(CONSTANTS, num_local_rounds=3, consensus_rate=0.25)
-    assert limit == pytest.approx(0.25 / (4 * sqrt(10) * 2 * 3))
+    assert limit == pytest.approx(0.25 / (4 * sqrt(10) * 3 * 3))
 
 
 def test_without_mixing_there_is_no_bound():

@@ -16,8 +16,8 @@ amounts = st.floats(1e-6, 10, allow_subnormal=False)
 
 @fixed
 @given(amounts, st.floats(0, 10), amounts)
-@example(1.0, 0.7, 0.1)  # (1 - 0.7) / 0.1 is 3.0000000000000004, and 0.7 + 3 * 0.1 more than 1
-@example(0.7, 0.1, 0.1)  # (0.7 - 0.1) / 0.1 is 5.999999999999999, and 0.1 + 6 * 0.1 no more than 0.7
+@example(0.7, 0.2, 0.1)  # (0.7 - 0.2) / 0.1 is less than 5, but 0.2 + 5 * 0.1 no more than 0.7
+@example(0.9, 0.3, 0.2)  # (0.9 - 0.3) / 0.2 is 3, but 0.3 + 3 * 0.2 more than 0.9
 @example(1e-6, 0.0, 10.0)
 def test_affords_what_can_be_paid_and_not_one_more(budget, reserved, each):
     n = affordable(budget, reserved, each=each)

@@ -5,7 +5,7 @@ protocol/theory/caps.py. Derived for this project from the model of Yan and Li, 
 """
 
 from collections.abc import Sequence
-from math import ceil, inf
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
@@ -113,7 +113,7 @@ class _Water:
         tradeoff = equal_rounds_tradeoff(self._coefficients)
         pull = tradeoff.gain / self._num_rounds
         mean = stationary_point(linear=tradeoff.linear, quadratic=tradeoff.quadratic, pull=pull)
-        if mean == inf or in_order.mean() <= mean:
+        if in_order.mean() <= mean:
             return int(in_order[-1])
         # With the j lowest caps full, the rest lies at the level that makes up the mean.
         full = np.concatenate(([0], np.cumsum(in_order[:-1])))
