@@ -31,9 +31,8 @@ def mean_square_mixing(W: Floats, success: npt.ArrayLike) -> Floats:
     """E[W~^T W~], shape (N, N)."""
     p = np.asarray(success, dtype=np.float64)
     assert p.ndim == 0 or (p == p.T).all(), "links fail in both directions at once"
-    links = edge_weights(W)
-    mean = np.eye(len(W)) - laplacian(p * links)
-    return mean @ mean + 2 * laplacian(p * (1 - p) * links**2)
+    mean = np.eye(len(W)) - laplacian(p * W)
+    return mean @ mean + 2 * laplacian(p * (1 - p) * W**2)
 
 
 def equal_weight_contraction(modes: Floats, *, weight: float, success: float) -> float:
@@ -55,11 +54,6 @@ def consensus_rate(contraction: float, *, num_sweeps: int = 1) -> float:
     return float(1 - contraction**num_sweeps)
 
 
-def edge_weights(W: Floats) -> Floats:
-    """W without its diagonal."""
-    return W - np.diag(np.diag(W))
-
-
 def laplacian(weights: Floats) -> Floats:
-    """sum_e weights_e L_e, weights symmetric with an empty diagonal."""
+    """sum_e weights_e L_e over the edges of symmetric weights; their diagonal cancels."""
     return np.diag(weights.sum(axis=1)) - weights

@@ -25,7 +25,6 @@ from protocol.theory.constants import Constants, Training
 from protocol.theory.contraction import (
     consensus_rate,
     contraction,
-    edge_weights,
     laplacian,
     mean_square_mixing,
 )
@@ -93,7 +92,7 @@ def minimum_success_probability(W: Floats, required: float, *, num_sweeps: int =
     if per_sweep is None:
         return None
     n = len(W)
-    Lw, D = np.eye(n) - W, laplacian(edge_weights(W) ** 2)
+    Lw, D = np.eye(n) - W, laplacian(W**2)
     lines, parabolas, J = Lw - D, Lw @ Lw - 2 * D, np.full_like(W, 1 / n)
     if n == 1:
         return 0.0
