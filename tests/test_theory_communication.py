@@ -1,6 +1,6 @@
 """Communication complexity and the split of a budget: B2 meets its target, and no split is better."""
 
-from math import inf, sqrt
+from math import ceil, inf, sqrt
 
 import pytest
 from hypothesis import given, settings
@@ -47,12 +47,22 @@ def test_the_target_is_met_after_so_many_rounds(task, tau, rate, target):
         )
 
 
-def test_complexity_by_hand():
-    """Noise asks for eta <= 10 * 0.1 / 32, disagreement for eta <= 0.5 sqrt(0.1 / 1280)."""
-    task = Constants(smoothness=1.0, gradient_variance=8.0, heterogeneity=0.0, initial_gap=1.0)
-    found = communication_complexity(task, num_devices=10, num_local_rounds=1, consensus_rate=0.5, target=0.1)
-    eta = 0.5 * sqrt(0.1 / 1280)
-    assert found == Complexity(pytest.approx(eta), 9051)  # 4 / (0.1 eta) = 9050.97
+@pytest.mark.parametrize(
+    ("variance", "heterogeneity", "rate", "target", "eta"),
+    [
+        (0.5, 0.0, 1.0, 1e-3, 2 * 1e-3 / (4 * 3 * 0.5)),  # noise
+        (0.0, 1e-3, 0.5, 1e-4, 0.5 / 3 * sqrt(1e-4 / (320 * 1e-3))),  # disagreement by heterogeneity
+        (8.0, 0.0, 0.5, 0.1, 0.5 / 3 * sqrt(0.1 / (160 * 8))),  # disagreement by noise
+        (0.0, 0.0, 0.5, 0.1, 0.5 / (4 * sqrt(10) * 3)),  # B2 itself
+    ],
+)
+def test_complexity_by_hand(variance, heterogeneity, rate, target, eta):
+    """Two devices, L = 3, tau = 1, Delta = 1: each limit of the learning rate in turn."""
+    task = Constants(smoothness=3.0, gradient_variance=variance, heterogeneity=heterogeneity, initial_gap=1.0)
+    found = communication_complexity(
+        task, num_devices=2, num_local_rounds=1, consensus_rate=rate, target=target
+    )
+    assert found == Complexity(pytest.approx(eta), ceil(4 / (target * eta)))
 
 
 def test_bits_by_hand():

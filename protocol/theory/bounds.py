@@ -130,7 +130,8 @@ def gossip_bound(constants: Constants, training: Training, *, consensus_rate: fl
 
     B2 = 2 Delta / (eta K tau) + L eta sigma^2 / N + L^2 eta^2 (80 tau^2 zeta^2 + 40 tau sigma^2) / delta^2
 
-    consensus_rate: delta in (0, 1]. Holds where eta <= `largest_gossip_learning_rate`; infinite at delta = 0.
+    consensus_rate: delta in (0, 1]; inf leaves the disagreement out, at 0 there is no bound: inf. Holds
+    where eta <= `largest_gossip_learning_rate`.
     """
     if consensus_rate <= 0:
         return inf

@@ -10,7 +10,7 @@ delta(p) >= delta_min. delta(p) itself need not rise up to p = 1: on dense bipar
 """
 
 from dataclasses import dataclass, replace
-from math import ceil, log, sqrt
+from math import ceil, inf, log, sqrt
 
 import numpy as np
 
@@ -73,7 +73,7 @@ def required_consensus_rate(constants: Constants, training: Training, *, target:
     eta, tau = training.learning_rate, training.num_local_rounds
     step = eta * constants.smoothness
     drift = drift_power(constants, tau)
-    left = target - gossip_bound(constants, training, consensus_rate=1.0) + step**2 * drift
+    left = target - gossip_bound(constants, training, consensus_rate=inf)
     if left < 0 or (left == 0 and drift > 0):
         return None
     by_drift = step * sqrt(drift / left) if drift > 0 else 0.0
@@ -88,23 +88,23 @@ def minimum_success_probability(W: Floats, required: float, *, num_sweeps: int =
     """
     if required <= 0:
         return 0.0
-    per_sweep = _per_sweep(required, num_sweeps)
-    if per_sweep is None:
+    if required > 1:
         return None
     n = len(W)
-    Lw, D = np.eye(n) - W, laplacian(W**2)
-    lines, parabolas, J = Lw - D, Lw @ Lw - 2 * D, np.full_like(W, 1 / n)
     if n == 1:
         return 0.0
+    per_sweep = 1 - (1 - required) ** (1 / num_sweeps)
+    Lw, D = np.eye(n) - W, laplacian(W**2)
+    lines, parabolas, J = Lw - D, Lw @ Lw - 2 * D, np.full_like(W, 1 / n)
     v: Floats = np.linalg.eigh(lines + J * n)[1][:, 0]  # J n moves the mean's zero out of the way
     p = 0.0
     for _ in range(_MAX_CUTS):
         cut = _least_root(float(v @ lines @ v), float(v @ parabolas @ v), per_sweep)
-        if cut is None or cut < p - _TOLERANCE or cut > 1 + _TOLERANCE:
+        if cut is None or not p - _TOLERANCE <= cut <= 1 + _TOLERANCE:
             return None
-        p, before = min(cut, 1.0), p
+        p = min(max(cut, p), 1.0)
         values, vectors = np.linalg.eigh(mean_square_mixing(W, p) - J)
-        if 1 - values[-1] >= per_sweep - _TOLERANCE or p == before:
+        if 1 - values[-1] >= per_sweep - _TOLERANCE:
             return p
         v = vectors[:, -1]
     raise AssertionError("cutting parabolas did not converge")
@@ -138,10 +138,6 @@ def minimum_sweeps(contraction: float, required: float) -> int | None:
     q = ceil(log(1 - required) / log(contraction))
     # The quotient may round to the other side of a whole number.
     return q - 1 if consensus_rate(contraction, num_sweeps=q - 1) >= required else q
-
-
-def _per_sweep(required: float, num_sweeps: int) -> float | None:
-    return None if required > 1 else 1 - (1 - required) ** (1 / num_sweeps)
 
 
 def _least_root(line: float, parabola: float, required: float) -> float | None:
