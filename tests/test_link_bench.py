@@ -693,7 +693,7 @@ BAD = {
     "SNR swept at a distance": (["--sweep", SWEEP, "--distance-m", "1"], "leave out --snr-db"),
     "no distance": (["--distance-m", "0"], "must be > 0"),
     "a sweep of nothing": (["--sweep", "snr-db"], "expected NAME=FIRST:LAST:STEP"),
-    "a sweep without step": (["--sweep", "snr-db=1:2"], "expected NAME=FIRST:LAST:STEP"),
+    "a sweep without step": (["--sweep", "snr-db=1:2.5"], "needs a step"),
     "a sweep of words": (["--sweep", "snr-db=a:b:c"], "expected a number"),
     "a sweep of no option": (["--sweep", "snr=0:1:1"], "did you mean 'snr-db'?"),
     "a sweep without end": (["--sweep", "snr-db=0:inf:1"], "expected a finite number"),

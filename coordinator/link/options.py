@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from typing import NamedTuple
 from coordinator.link.bench import MAX_FRAME_BYTES, SENDER, Bench
 from coordinator.link.point import fading_text
 from coordinator.link.sweep import Curve, Number, Sweep
+from coordinator.ranges import parse_range
 from protocol.config import Experiment
 from protocol.errors import BadInput
 from protocol.experiment_file import Table, load, nearest, parse
@@ -135,24 +135,14 @@ def _swept(sweep: str) -> tuple[str, tuple[Number, ...]]:
         return "", (0,)
     name, equals, text = sweep.partition("=")
     name = name.strip().removeprefix("--").replace("_", "-")
-    where, parts = f"--sweep {sweep}", [part.strip() for part in text.split(":")]
-    if not equals or len(parts) != 3:
+    where = f"--sweep {sweep}"
+    if not equals or ":" not in text:
         raise BadInput(f"{where}: expected NAME=FIRST:LAST:STEP, as in snr-db=-5:30:1")
     if name not in KNOBS:
         raise BadInput(f"{where}: no number to sweep is called {name!r}; {nearest(name, KNOBS)}")
-    for part in parts:
+    for part in text.split(":"):
         _number(name, part, where)
-    # Decimal, in which 0.1 is what was typed: both ends are met, and 0.3 is swept as 0.3.
-    first, last, step = map(Decimal, parts)
-    if step <= 0 or last < first:
-        raise BadInput(f"{where}: expected FIRST <= LAST and STEP > 0")
-    if (last - first) / step >= MAX_POINTS:
-        raise BadInput(f"{where}: more than {MAX_POINTS:,} points")
-    num_steps, left_over = divmod(last - first, step)
-    if left_over:
-        ends = last - left_over
-        raise BadInput(f"{where}: steps of {step:f} from {first:f} come to {ends:f}, not to {last:f}")
-    values = [first + k * step for k in range(int(num_steps) + 1)]
+    values = parse_range(text, where=where, max_values=MAX_POINTS)
     return name, tuple(int(value) if KNOBS[name].whole else float(value) for value in values)
 
 
