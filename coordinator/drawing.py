@@ -1,12 +1,14 @@
 """What all pictures have in common: colours, the look of a panel, stacked bars per device."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Dash: TypeAlias = Literal["-"] | tuple[float, tuple[float, ...]]
@@ -18,6 +20,10 @@ RUN_STYLES: tuple[tuple[str, Dash], ...] = (
     ("#009E73", (0, (5, 1, 1, 1))),
     ("#CC79A7", (0, (1, 1))),
 )
+# The same, but for their yellow, for more lines than a few runs.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333", "#8B5A2B", "#777777")
+DASHES: tuple[Dash, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D")
 INK, PALE, RED = "#333333", "#777777", "#C00000"
 
 
@@ -50,6 +56,21 @@ def say(axes: Axes, text: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=PALE)
+
+
+def log_scale_if_wide(axes: Axes, values: Floats) -> None:
+    """Use a log scale where positive values span a factor of three; a linear one from zero elsewhere."""
+    positive = values[values > 0]
+    if not positive.size or positive.max() < 3 * positive.min():
+        if values.size:
+            axes.set_ylim(bottom=0)
+        return
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    subs = (1.0,) if high > 100 * low else (1.0, 2.0, 3.0, 5.0)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
+    axes.yaxis.set_major_formatter(FuncFormatter(plain))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def plain(value: float, _: int | None) -> str:
@@ -87,3 +108,18 @@ def stack_per_device(axes: Axes, layers: Mapping[str, Floats], colours: Mapping[
     axes.legend(
         loc="center left", bbox_to_anchor=(1, 0.5), reverse=True, frameon=False, fontsize=8, handlelength=1
     )
+
+
+def partial_of(path: Path) -> Path:
+    """Return where a picture is written before it takes its place."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def save_whole(figure: Figure, path: Path) -> None:
+    """Write a figure into a PNG file; a reader of the file never sees half of it."""
+    partial = partial_of(path)
+    try:
+        figure.savefig(partial, format="png")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from coordinator.cost_panels import draw_energy, draw_energy_per_link, draw_modelled_time
 from coordinator.drawing import (
@@ -25,9 +25,11 @@ from coordinator.drawing import (
     Floats,
     count,
     dress,
+    log_scale_if_wide,
     note_aside,
     percent,
     plain,
+    save_whole,
     say,
     stack_per_device,
 )
@@ -78,9 +80,7 @@ def draw(runs: Mapping[str, History], path: Path, *, title: str) -> None:
     draw_modelled_time(time, run)
     draw_energy(energy, run)
     draw_energy_per_link(links, run)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
+    save_whole(figure, path)
 
 
 def headline(run: History) -> str:
@@ -107,7 +107,7 @@ def draw_loss(axes: Axes, runs: Mapping[str, History]) -> None:
     dress(axes, "training loss", "round", "cross-entropy [nat]", aside="mean, lowest to highest device")
     curves = {name: over_devices(run, "loss") for name, run in runs.items()}
     _draw_rounds(axes, curves, runs, nothing="no round was trained")
-    _log_scale_if_wide(axes, curves)
+    log_scale_if_wide(axes, np.concatenate([curve.mean for curve in curves.values()]))
     broken = next(iter(curves.values())).not_finite
     if broken:
         devices = count(max(broken.values()), "device")
@@ -119,7 +119,7 @@ def draw_consensus(axes: Axes, runs: Mapping[str, History]) -> None:
     dress(axes, "consensus distance", "round", "L2 distance to the mean parameters", aside="RMS over devices")
     curves = {name: consensus(run) for name, run in runs.items()}
     _draw_rounds(axes, curves, runs, nothing="no round was completed")
-    _log_scale_if_wide(axes, curves)
+    log_scale_if_wide(axes, np.concatenate([curve.mean for curve in curves.values()]))
     broken = next(iter(curves.values())).not_finite
     if broken:
         note_aside(axes, f"not finite, first in round {min(broken)}", RED)
@@ -283,22 +283,6 @@ def _draw_rounds(
         axes.set_xlabel(f"round (means of {block})", fontsize=9)
     if len(runs) > 1 or died:
         axes.legend(frameon=False, fontsize=8)
-
-
-def _log_scale_if_wide(axes: Axes, curves: Mapping[str, Curve]) -> None:
-    """Use a log scale where positive means span a factor of three; a linear one from zero elsewhere."""
-    means = np.concatenate([curve.mean for curve in curves.values()])
-    positive = means[means > 0]
-    if not positive.size or positive.max() < 3 * positive.min():
-        if means.size:
-            axes.set_ylim(bottom=0)
-        return
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    subs = (1.0,) if high > 100 * low else (1.0, 2.0, 3.0, 5.0)
-    axes.yaxis.set_major_locator(LogLocator(subs=subs))
-    axes.yaxis.set_major_formatter(FuncFormatter(plain))
-    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw_links(axes: Axes, links: list[LinkLoss], places_m: Floats) -> list[Line2D]:

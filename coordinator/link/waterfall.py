@@ -9,16 +9,23 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogFormatterMathtext, LogLocator, NullFormatter
 
-from coordinator.drawing import INK, PALE, Dash, Floats, dress, say
+from coordinator.drawing import (
+    COLOURS,
+    DASHES,
+    INK,
+    MARKERS,
+    PALE,
+    Floats,
+    dress,
+    partial_of,
+    save_whole,
+    say,
+)
 from coordinator.link.options import KNOBS
 from coordinator.link.point import LinkPoint
 from coordinator.link.sweep import Measured, Sweep, headline
 from protocol.errors import BadInput
 
-# Okabe and Ito's colours, but for their yellow: told apart with any colour vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333", "#8B5A2B", "#777777")
-DASHES: tuple[Dash, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
-MARKERS = ("o", "s", "^", "D")
 DECADES = 8
 """At most, on a log scale."""
 
@@ -47,7 +54,7 @@ def refuse_unwritable(path: Path) -> None:
         raise BadInput(f"--plot {path}: draws a PNG; end its name in .png")
     if path.is_dir():
         raise BadInput(f"--plot {path}: is a folder; name a file in it")
-    partial = _partial(path)
+    partial = partial_of(path)
     try:
         partial.touch()
         partial.unlink()
@@ -87,12 +94,7 @@ def draw(sweep: Sweep, measured: Measured, path: Path) -> None:
     if len(sweep.curves) > 1:
         keys += [_key(Style(sweep, number)) for number in range(len(sweep.curves))]
     figure.legend(handles=keys, loc="outside lower left", ncols=6, frameon=False, fontsize=8)
-    partial = _partial(path)
-    try:
-        figure.savefig(partial, format="png")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    save_whole(figure, path)
 
 
 def draw_ber(axes: Axes, sweep: Sweep, measured: Measured) -> None:
@@ -147,10 +149,6 @@ def draw_energy(axes: Axes, sweep: Sweep, measured: Measured) -> None:
     axes.set_ylim(min(values) / 1.5, min(max(values), 1e4 * min(values)) * 1.5)
     axes.yaxis.set_major_formatter(EngFormatter("J"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
 
 
 def _dress(axes: Axes, sweep: Sweep, title: str, y: str) -> None:
