@@ -94,7 +94,7 @@ def run(experiment: Experiment, out: Path | None, watch: Watch, interrupt: Inter
 
     Raises BadInput, Interrupted or RunError.
     """
-    _require_torch()
+    require_torch()
     try:
         fetch(experiment)
         tables = packet_error_tables(experiment)
@@ -110,7 +110,7 @@ def run(experiment: Experiment, out: Path | None, watch: Watch, interrupt: Inter
             zmq.Context() as context,
             control_socket(context, "tcp://127.0.0.1:*") as (socket, url),
             watch() as view,
-            LocalProcesses.launch(num_processes, url, folder.logs, _preload(experiment)) as processes,
+            LocalProcesses.launch(num_processes, url, folder.logs, preload(experiment)) as processes,
         ):
             roster = Roster(experiment, folder.run_id, str(folder.path), network, tables)
             Server(socket, roster, folder, view, launched_s=launched_s).serve(processes, interrupt)
@@ -128,12 +128,13 @@ def variant(experiment: Experiment, name: str) -> Experiment:
     return Experiment.model_validate(table)
 
 
-def _preload(experiment: Experiment) -> tuple[str, ...]:
+def preload(experiment: Experiment) -> tuple[str, ...]:
     """Name what this experiment's devices would each import, to be imported once before the fork."""
     return ("sklearn.datasets",) if experiment.data.dataset == "digits" else ()
 
 
-def _require_torch() -> None:
+def require_torch() -> None:
+    """Raise BadInput where there is no torch, without which no device can run."""
     try:
         version("torch")
     except PackageNotFoundError as error:

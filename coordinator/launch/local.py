@@ -2,7 +2,8 @@
 
 Importing torch costs two seconds and 200 MB; a forked device pays neither. `torch._dynamo` is
 preloaded too, since the first optimiser of a process imports it. CUDA is never touched before the
-fork. This module is imported by every device, so it imports nothing heavy.
+fork. Runs in several threads share the server. This module is imported by every device, so it
+imports nothing heavy.
 """
 
 import multiprocessing
@@ -11,9 +12,11 @@ import resource
 import runpy
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from time import monotonic
@@ -21,6 +24,10 @@ from time import monotonic
 PRELOAD = ["torch", "torch._dynamo", "node.host", "coordinator.launch.local"]
 END_WALL_S = 5.0
 """How long processes have to end by themselves before they are killed."""
+
+_one_at_a_time = threading.Lock()
+"""Held to start a process or to ask how one ended: multiprocessing asks all others whenever it starts one,
+those of other threads too, and how a process ended can be read but once."""
 
 
 class LocalProcesses:
@@ -36,17 +43,14 @@ class LocalProcesses:
         cls, num_processes: int, url: str, logs: Path, preload: tuple[str, ...]
     ) -> "Iterator[LocalProcesses]":
         """Start processes that join the run at url; whatever happens, none is left at the end."""
-        # Two descriptors a device here, and one a link in a process that hosts all: 1,024 are soon used up.
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        warm_up(preload)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([*PRELOAD, *preload])
-        _start_server()
         processes = cls()
         try:
             for _ in range(num_processes):
                 process = context.Process(target=become_node, args=(url, str(logs)))
-                process.start()
+                with _one_at_a_time:
+                    process.start()
                 processes._processes.append(process)
             yield processes
             processes._end(END_WALL_S)
@@ -60,7 +64,8 @@ class LocalProcesses:
 
     def deaths(self) -> list[tuple[int, str]]:
         """Return (pid, how it ended) of every process that died since the last call."""
-        dead = [p for p in self._processes if p.sentinel not in self._buried and not p.is_alive()]
+        with _one_at_a_time:
+            dead = [p for p in self._processes if p.sentinel not in self._buried and not p.is_alive()]
         self._buried.update(p.sentinel for p in dead)
         return [(p.pid or 0, _how_it_ended(p.exitcode or 0)) for p in dead]
 
@@ -73,18 +78,34 @@ class LocalProcesses:
     def _end(self, wait_wall_s: float) -> None:
         deadline = monotonic() + wait_wall_s
         for process in self._processes:
-            process.join(max(0.0, deadline - monotonic()))
-        for process in self._processes:
-            if process.is_alive():
-                process.kill()
-        for process in self._processes:
-            process.join()
+            wait([process.sentinel], max(0.0, deadline - monotonic()))
+        for process in self._living():
+            process.kill()
+        for process in self._living():
+            wait([process.sentinel])
+
+    def _living(self) -> list[ForkServerProcess]:
+        with _one_at_a_time:
+            return [p for p in self._processes if p.is_alive()]
+
+
+def warm_up(preload: Iterable[str]) -> None:
+    """Start the server that devices are forked from, unless it runs: it imports torch, and preload, once.
+
+    Whoever starts several runs calls this first, with what any of their devices would import.
+    """
+    with _one_at_a_time:
+        # Two descriptors a device here, and one a link in a process that hosts all: 1,024 are soon used up.
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *preload])
+        _start_server()
 
 
 def become_node(url: str, logs: str) -> None:
     """Turn this fresh process into `python -m node --coordinator URL`, its output into `<pid>.log`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator, which tells the devices
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the server ignores, and a device heeds
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # a device heeds what the server does not
     descriptor = os.open(f"{logs}/{os.getpid()}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -98,11 +119,13 @@ def _start_server() -> None:
 
     It is through the server that their deaths are known; without it all of them would seem dead.
     """
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is ignored stays so across exec
+    resource_tracker.ensure_running()  # started on the way otherwise, which would let SIGTERM through again
+    # What is blocked stays so across exec; and a thread, unlike a handler, has a mask of its own.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _how_it_ended(exit_code: int) -> str:
