@@ -113,6 +113,57 @@ def plan(file: File, overrides: Overrides = None, as_json: AsJson = False) -> No
             console.print(*plan_tables(made), sep="\n")
 
 
+@app.command()
+def sweep(
+    file: File,
+    axes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="KEY=VALUES...",
+            help="What varies: FIRST:LAST:STEP, both ends included (the step of whole numbers is 1 unless "
+            "given), or values separated by commas. All combinations are run; over seed, means are taken.",
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides = None,
+    jobs: Annotated[str, typer.Option(metavar="NUMBER", help="Runs at a time.")] = "1",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the sweep, new, or that of the same sweep, which is then gone on with "
+            "(default: runs/sweep-<name>-<time>).",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run an experiment for every combination of some values, and compare: table, picture, intervals.
+
+    As in: hearsay sweep FILE radio.tx_power_dbm=0:20:5 graph.kind=ring,complete seed=1:5 --jobs 2
+    """
+    with _errors_in_one_line():
+        from rich.console import Console
+
+        from coordinator.interrupt import Interrupt
+        from coordinator.sweep.grid import lay_out_grid
+        from coordinator.sweep.progress import SweepView
+        from coordinator.sweep.sweep import parse_jobs
+        from coordinator.sweep.sweep import sweep as sweep_grid
+        from coordinator.sweep.table import print_results
+
+        num_jobs, grid = parse_jobs(jobs), lay_out_grid(file, overrides or (), axes)
+        view = SweepView(Console(stderr=True), f"sweep of {grid.name}", len(grid.points))
+        with Interrupt.caught() as interrupt, view:
+            swept = sweep_grid(grid, out, jobs=num_jobs, view=view, interrupt=interrupt)
+        if as_json:
+            typer.echo(swept.record.model_dump_json())
+        print_results(swept, Console(stderr=as_json))
+        if interrupt.count:
+            raise typer.Exit(EXIT_SIGNAL + interrupt.number)
+        if swept.record.failed:
+            raise typer.Exit(EXIT_FAILED)
+
+
 @app.command("schema")
 def print_schema() -> None:
     """Print the JSON Schema of the experiment file."""

@@ -138,7 +138,7 @@ def _one_line(fault: ErrorDetails) -> str:
     if fault["type"] == "value_error":
         return str(fault["ctx"]["error"])
     given = f"{where} = {_shown(fault['input'])}" if where else "the experiment"
-    unit = _unit(where)
+    unit = unit_of(where)
     if fault["type"] == "model_type":
         return f"{given}: expected a section with keys"
     if fault["type"] == "literal_error":
@@ -203,6 +203,7 @@ def _limits(location: tuple[int | str, ...]) -> str:
     return " and ".join(["finite", *bounds] if finite else bounds)
 
 
-def _unit(name: str) -> str:
+def unit_of(name: str) -> str:
+    """Return the unit that a key's name ends in, or nothing."""
     suffix = max((s for s in UNITS if name.endswith(s)), key=len, default="")
     return UNITS.get(suffix, "")
