@@ -163,3 +163,5 @@ def test_a_fault_of_the_file_is_not_blamed_on_an_axis(write, tmp_path):
 def test_an_axis_may_mend_what_the_file_alone_could_not_be(write):
     file = write(SMALL.replace("devices = 4", "devices = 7") + '[graph]\nkind = "torus"\n')
     assert len(grid(file, "devices=6,8").points) == 2
+    with pytest.raises(BadInput, match=r"^devices=8 rounds=0: rounds = 0"):
+        grid(file, "devices=8", "rounds=0")

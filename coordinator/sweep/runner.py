@@ -111,7 +111,7 @@ def finished(point: Point) -> Summary | None:
         experiment = load(point.folder / EXPERIMENT)
     except (OSError, ValidationError, BadInput):
         return None
-    return summary if experiment == point.experiment and summary.how == "finished" else None
+    return summary if experiment == point.experiment else None
 
 
 def _run_whole(point: Point, watcher: Watcher, interrupt: Interrupt) -> Result | None:
