@@ -119,7 +119,7 @@ def sweep(
     axes: Annotated[
         list[str],
         typer.Argument(
-            metavar="KEY=VALUES...",
+            metavar="KEY=VALUES",
             help="What varies: FIRST:LAST:STEP, both ends included (the step of whole numbers is 1 unless "
             "given), or values separated by commas. All combinations are run; over seed, means are taken.",
             show_default=False,
@@ -131,7 +131,7 @@ def sweep(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder of the sweep, new, or that of the same sweep, which is then gone on with "
+            help="Folder of the sweep: a new one, or that of an interrupted sweep, to go on with it "
             "(default: runs/sweep-<name>-<time>).",
         ),
     ] = None,

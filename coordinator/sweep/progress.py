@@ -68,9 +68,7 @@ class SweepView:
         self._live = Live(console=console, auto_refresh=False)
 
     def __enter__(self) -> Self:
-        """Begin to draw."""
-        if self._console.is_terminal:
-            self._live.start()
+        """Get ready to draw, as soon as there is something to see."""
         return self
 
     def __exit__(
@@ -80,7 +78,7 @@ class SweepView:
         traceback: TracebackType | None,
     ) -> None:
         """Draw once more and leave the last picture standing."""
-        if self._console.is_terminal:
+        if self._live.is_started:
             self._draw()
             self._live.stop()
 
@@ -105,10 +103,8 @@ class SweepView:
         done = self._num_before + self._num_done
         what = f"failed: {result.failure}" if result.summary is None else _in_short(result)
         line = f"{done} of {self._num_points}: {point.title}: {what}"
-        if not self._console.is_terminal:
+        if result.summary is None or not self._console.is_terminal:
             self._console.print(line, highlight=False, soft_wrap=True, markup=False)
-        elif result.summary is None:
-            self._live.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def tick(self) -> None:
         """Draw if the last drawing is old enough."""
@@ -117,6 +113,7 @@ class SweepView:
 
     def _draw(self) -> None:
         self._drawn_s = monotonic()
+        self._live.start()
         running = list(self._running.values())
         said = f"{self._num_before + self._num_done} of {self._num_points} points"
         said += f", {self._num_failed} failed" if self._num_failed else ""
