@@ -88,6 +88,16 @@ class Died(Message):
     """Host seconds since the start."""
 
 
+class Left(Message):
+    """A device was done before the last round: its budgets paid for no more."""
+
+    kind: Literal["left"] = "left"
+    device: NonNegativeInt
+    rounds: int
+    """Rounds that it completed."""
+    reason: str
+
+
 class Ended(Message):
     """The run is over."""
 
@@ -100,6 +110,6 @@ class Ended(Message):
 
 
 Event: TypeAlias = Annotated[
-    Started | Scheduled | Report | Consensus | Died | Ended, Field(discriminator="kind")
+    Started | Scheduled | Report | Consensus | Died | Left | Ended, Field(discriminator="kind")
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from coordinator.events import Consensus, Died, Ended, Event, Started
+from coordinator.events import Consensus, Died, Ended, Event, Left, Started
 from protocol.config import Experiment
 from protocol.messages import Report
 
@@ -87,6 +87,8 @@ class LiveView:
                     self._console.print(
                         f"device {event.device} lost: {event.reason}", highlight=False, markup=False
                     )
+            case Left():
+                self._rows[event.device].state = f"left: {event.reason}"
             case Ended():
                 self._phase = event.how if event.how == "stopped" else self._title
 

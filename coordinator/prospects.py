@@ -4,35 +4,64 @@ from math import fsum
 
 from coordinator.schedule.epochs import EpochPlan
 from protocol.config import Experiment
+from protocol.errors import BadInput
 from protocol.hardware import Hardware, fleet
 from protocol.messages import Prospect
 from protocol.theory.bounds import coefficients
-from protocol.theory.caps import Budget, RoundCosts
+from protocol.theory.caps import Budget, RoundCosts, shortfall
 from protocol.theory.online import NO_DRIFT, Outlook, decide
 
 
 def look_ahead(experiment: Experiment, plan: EpochPlan) -> dict[int, Prospect]:
-    """Return what each device is told at the start; the first local rounds as it would decide them itself."""
-    costs = {
-        device: round_costs(own, float(plan.cost.joules[device]), plan.event.air_s)
-        for device, own in enumerate(fleet(experiment))
-    }
-    fixed = experiment.training.local_rounds
-    first = {
-        device: first_local_rounds(experiment, own, costs[device]) if fixed == "adaptive" else fixed
-        for device, own in enumerate(fleet(experiment))
-    }
+    """Return what each device is told at the start; the first local rounds as it would decide them itself.
+
+    An exchange takes the faster devices longer, since they wait for the slowest. Raises BadInput if the
+    budgets of a device do not allow one round.
+    """
+    devices = list(enumerate(fleet(experiment)))
+
+    def costs_of(device: int, own: Hardware, waiting_air_s: float) -> RoundCosts:
+        return round_costs(own, float(plan.cost.joules[device]), plan.event.air_s + waiting_air_s)
+
+    costs = {device: costs_of(device, own, 0.0) for device, own in devices}
+    for device, own in devices:
+        _refuse_if_too_poor(experiment, device, own, costs[device])
+    first = {device: first_local_rounds(experiment, own, costs[device]) for device, own in devices}
+    busy_air_s = {device: first[device] * own.local_round_air_s for device, own in devices}
+    slowest_air_s = max(busy_air_s.values())
+    costs = {device: costs_of(device, own, slowest_air_s - busy_air_s[device]) for device, own in devices}
+    first = {device: first_local_rounds(experiment, own, costs[device]) for device, own in devices}
     training = [rounds for rounds in first.values() if rounds > 0]
-    mean = fsum(training) / len(training) if training else 0.0
     return {
         device: Prospect(
             local_rounds=first[device],
-            mean_local_rounds=mean,
+            mean_local_rounds=fsum(training) / len(training) if training else 0.0,
             exchange_j=costs[device].aggregation_j,
             exchange_air_s=costs[device].aggregation_air_s,
         )
-        for device in costs
+        for device, _ in devices
     }
+
+
+def _refuse_if_too_poor(experiment: Experiment, device: int, own: Hardware, costs: RoundCosts) -> None:
+    lacking = shortfall(Budget(energy_j=own.budget_j, air_s=own.budget_air_s), costs, num_rounds=1)
+    limited = experiment.budget.limited
+    for keys, budget, unit, missing, round_ in (
+        (("joules", "run_joules"), own.budget_j, "J", lacking.energy_j, costs.local_j + costs.aggregation_j),
+        (
+            ("seconds", "run_seconds"),
+            own.budget_air_s,
+            "s",
+            lacking.air_s,
+            costs.local_air_s + costs.aggregation_air_s,
+        ),
+    ):
+        if missing > 0:
+            key = " or ".join(f"budget.{key}" for key in keys if key in limited)
+            raise BadInput(
+                f"{key}: device {device} has {budget:.3g} {unit}, and one local round with one exchange "
+                f"takes about {round_:.3g} {unit}; it lacks {missing:.3g} {unit}"
+            )
 
 
 def round_costs(own: Hardware, exchange_j: float, exchange_air_s: float) -> RoundCosts:
@@ -47,6 +76,8 @@ def round_costs(own: Hardware, exchange_j: float, exchange_air_s: float) -> Roun
 
 def first_local_rounds(experiment: Experiment, own: Hardware, costs: RoundCosts) -> int:
     """Decide the local rounds of a device's first round."""
+    if experiment.training.local_rounds != "adaptive":
+        return experiment.training.local_rounds
     constants, training = experiment.theory.constants, experiment.training
     shape = NO_DRIFT
     if constants is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import zmq
 
 from coordinator.consensus import ConsensusMeter
-from coordinator.events import Consensus, Died, Edge, Ended, Event, Scheduled, Started
+from coordinator.events import Consensus, Died, Edge, Ended, Event, Left, Scheduled, Started
 from coordinator.interrupt import Interrupt
 from coordinator.roster import Member, Phase, Roster, Tell
 from coordinator.store import RunFolder
@@ -145,12 +145,16 @@ class Server:
         gathering = self._roster.phase is Phase.GATHERING
         member = self._roster.member(peer)
         was_lost = member is not None and bool(member.lost)
+        had_left = member is not None and bool(member.left)
         tells = self._roster.hear(peer, message, monotonic())
         if gathering and self._roster.phase is Phase.RUNNING:
             self._start()
         self._tell(tells)
         if member is not None and member.lost and not was_lost:
             self._note_death(member.device)
+        if member is not None and member.left and not had_left:
+            self._note(Left(device=member.device, rounds=member.rounds, reason=member.left))
+            self._note_consensus(self._meter.lose(member.device))
 
     def _hear_report(self, peer: bytes, report: Report, line: bytes, sample: bytes) -> None:
         member = self._roster.member(peer)
@@ -218,7 +222,7 @@ class Server:
         for round_, distance, devices in rounds:
             self._note(Consensus(round=round_, distance=distance, devices=devices))
 
-    def _note(self, event: Started | Scheduled | Consensus | Died | Ended) -> None:
+    def _note(self, event: Started | Scheduled | Consensus | Died | Left | Ended) -> None:
         self._folder.append(event)
         self._view.show(event)
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from coordinator.consensus import exact_distance
-from coordinator.events import Consensus, Died, Ended, Event, Started
+from coordinator.events import Consensus, Died, Ended, Event, Left, Started
 from coordinator.expenses import by_device, by_link
 from protocol.config import Experiment
 from protocol.errors import RunError
@@ -74,6 +74,8 @@ class Summary(Modelled):
     """Devices that began."""
     devices_lost: tuple[int, ...]
     """Devices that died on the way."""
+    devices_left: tuple[int, ...] = ()
+    """Devices whose budgets did not pay for all rounds."""
     rounds: int
     """Rounds that every surviving device completed."""
     num_parameters: int
@@ -129,6 +131,7 @@ class History:
     reports: list[Report]
     consensus: list[Consensus]
     died: list[Died]
+    left: list[Left]
     survivors: list[int] = field(default_factory=list)
 
     @property
@@ -156,6 +159,7 @@ def history(events: list[Event]) -> History:
     if started is None:
         raise RunError("the run never started")
     died = [e for e in events if isinstance(e, Died)]
+    left = [e for e in events if isinstance(e, Left)]
     lost = {e.device for e in died}
     survivors = [device for device in range(len(started.pids)) if device not in lost]
     ended = next((e for e in events if isinstance(e, Ended)), None)
@@ -165,14 +169,14 @@ def history(events: list[Event]) -> History:
         ended = Ended(
             how="stopped", rounds=tuple(rounds), wall_s=sum(r.wall_s for r in reports if r.device == 0)
         )
-    return History(started, ended, reports, [e for e in events if isinstance(e, Consensus)], died, survivors)
+    consensus = [e for e in events if isinstance(e, Consensus)]
+    return History(started, ended, reports, consensus, died, left, survivors)
 
 
 def summarise(run: History, experiment: Experiment, parameters: list[Path], run_dir: Path) -> Summary:
     """Condense a run; its exact consensus distance comes from the parameter files of the survivors."""
     alive = set(run.survivors)
-    accuracy = _last_complete(run.series("accuracy", run.survivors), len(alive))
-    loss = _last_complete(run.series("loss", run.survivors), len(alive))
+    accuracy, loss = _last(run, "accuracy"), _last(run, "loss")
     round_wall_s = [report.wall_s for report in run.reports]
     heard = run.heard()
     missing = [h.missing for h in heard]
@@ -184,6 +188,7 @@ def summarise(run: History, experiment: Experiment, parameters: list[Path], run_
         transport=experiment.transport.kind,
         devices=experiment.devices,
         devices_lost=tuple(sorted(e.device for e in run.died)),
+        devices_left=tuple(sorted(e.device for e in run.left)),
         rounds=min((run.ended.rounds[device] for device in run.survivors), default=0),
         num_parameters=run.started.num_parameters,
         accuracy_mean=fsum(accuracy) / len(accuracy) if accuracy else None,
@@ -251,7 +256,19 @@ def _modelled(run: History, experiment: Experiment, alive: set[int]) -> Modelled
     )
 
 
-def _last_complete(series: dict[int, list[float]], num_devices: int) -> list[float]:
-    """Return the values of the last round that every device reported, or of the last one at all."""
-    complete = [values for values in series.values() if len(values) == num_devices]
-    return (complete or list(series.values()) or [[]])[-1]
+def _last(run: History, value: Literal["accuracy", "loss"]) -> list[float]:
+    """Return the survivors' values of the last round that all reported who were still there, or of the last.
+
+    Who had left by then counts with the last value of its own.
+    """
+    gone = {e.device for e in run.left}
+    stayed = [device for device in run.survivors if device not in gone]
+    series = run.series(value, stayed)
+    complete = [values for values in series.values() if len(values) == len(stayed)]
+    of_stayed = (complete or list(series.values()) or [[]])[-1]
+    of_gone = [
+        values
+        for device in sorted(gone & set(run.survivors))
+        for values in list(run.series(value, [device]).values())[-1:]
+    ]
+    return of_stayed + [number for numbers in of_gone for number in numbers]

@@ -24,7 +24,11 @@ def summary_table(summary: Summary) -> Table:
         table.add_column(name, justify="right")
     rows: dict[str, Callable[[Summary], str]] = {
         "rounds": lambda s: f"{s.rounds}" + ("" if s.how == "finished" else " (stopped)"),
-        "devices": lambda s: f"{s.devices}" + (f", lost {list(s.devices_lost)}" if s.devices_lost else ""),
+        "devices": lambda s: (
+            f"{s.devices}"
+            + (f", lost {list(s.devices_lost)}" if s.devices_lost else "")
+            + (f", left early {list(s.devices_left)}" if s.devices_left else "")
+        ),
         "test accuracy, mean": lambda s: _number(s.accuracy_mean, ".4f"),
         "test accuracy, worst device": lambda s: _number(s.accuracy_min, ".4f"),
         "training loss, mean": lambda s: _number(s.loss_mean, ".4f"),

@@ -23,7 +23,7 @@ from node.train import Trainer
 from node.transport.zmq import Context, ZmqTransport
 from protocol.air import frame_layout
 from protocol.config import Experiment
-from protocol.messages import CONSENSUS_SAMPLE, Done, Gains, Ready, Report, Welcome
+from protocol.messages import CONSENSUS_SAMPLE, Done, Ready, Report, Welcome
 from protocol.streams import Purpose, stream
 
 
@@ -61,24 +61,24 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
         sample = consensus_sample(experiment.seed, layout.num_values)
         watch, pacer = Stopwatch(), Pacer(experiment.runtime)
         planner = Planner(experiment, radio, start.prospect)
-        x, round_, leaves = model.x, 0, ""
+        x, rounds_done, leaves = model.x, 0, ""
         try:
             for round_ in range(experiment.rounds):
                 watch.restart()
                 control.check()
-                if is_rescheduled(experiment, round_):
-                    gains = Gains(
-                        run_id=welcome.run_id, device=device, round=round_, snr_db=radio.snrs_db(round_ - 1)
-                    )
-                    exchanges.follow(control.ask_for_schedule(gains, experiment.runtime.liveness_wall_s))
-                    watch.lap("wait")
+                exchanges.reschedule(round_, control, watch)
+                if leaves := planner.why_leave(1, exchanges.at_most_j):
+                    break
                 radio.begin_round()
                 planner.begin_round(exchanges.at_most_j)
                 # Back after a stop, a device that trained at its neighbours' speed would never reach them.
                 trained = None if exchanges.is_behind(round_) else trainer.local_sgd(*planner.local_rounds)
                 watch.lap("train")
                 radio.compute(trained, planner.cpu_hz(round_))
-                radio.said = planner.announce(round_, trained)
+                radio.said = planner.announce(round_, trained, exchanges.at_most_j)
+                if round_ + 1 < experiment.rounds:
+                    leaves = planner.why_leave(2, exchanges.at_most_j)  # this exchange and the next
+                peers.leaves = bool(leaves)
                 pacer.hold(radio.air_s, peers, control)
                 watch.lap("pace")
                 averaged = exchanges.average(x, round_, control, watch)
@@ -94,7 +94,6 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                 pacer.hold(radio.air_s, peers, control)
                 watch.lap("pace")
                 planner.learn(radio.told)
-                leaves = "" if round_ == experiment.rounds - 1 else planner.why_leave(exchanges.at_most_j)
                 evaluated = leaves or is_evaluated(experiment, round_)
                 evaluation = trainer.evaluate() if evaluated else None
                 report = Report(
@@ -114,11 +113,11 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                     stages_wall_s=watch.stages(),
                 )
                 control.report(report, x[sample].numpy().tobytes())
+                rounds_done += 1
                 if leaves:
                     break
-            rounds_done = round_ + 1
         except Leave:
-            rounds_done = round_
+            pass
         path = save(model, welcome)
         done = Done(
             run_id=welcome.run_id,
@@ -150,12 +149,6 @@ def is_evaluated(experiment: Experiment, round_: int) -> bool:
     """Say whether the test set is run after this round; after the last one it always is."""
     every = experiment.training.evaluate_every
     return round_ == experiment.rounds - 1 or (every > 0 and (round_ + 1) % every == 0)
-
-
-def is_rescheduled(experiment: Experiment, round_: int) -> bool:
-    """Say whether a new schedule is due before this round; the first one comes with the start."""
-    aggregation = experiment.aggregation
-    return aggregation.is_scheduled and round_ > 0 and round_ % aggregation.epoch_rounds == 0
 
 
 def save(model: FlatModel, welcome: Welcome) -> Path:

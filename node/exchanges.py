@@ -23,7 +23,7 @@ from node.transport.zmq import ZmqTransport
 from node.tree import Tree
 from protocol.access import num_blocks
 from protocol.codec import Layout
-from protocol.messages import Averaged, RingPlace, Schedule, Start, TreePlace, Welcome
+from protocol.messages import Averaged, Gains, RingPlace, Schedule, Start, TreePlace, Welcome
 
 
 class Exchanges:
@@ -50,6 +50,17 @@ class Exchanges:
             if analog
             else Gossip(self.peers, self.radio, self._digital, layout, self._arrived)
         )
+
+    def reschedule(self, round_: int, control: Control, watch: Stopwatch) -> None:
+        """Before an epoch's first round, tell the coordinator how neighbours are heard, and do as it says.
+
+        Raises Leave as `exchange`.
+        """
+        aggregation = self.radio.experiment.aggregation
+        if aggregation.is_scheduled and round_ and round_ % aggregation.epoch_rounds == 0:
+            gains = Gains(round=round_, snr_db=self.radio.snrs_db(round_ - 1))
+            self.follow(control.ask_for_schedule(gains, self._liveness_wall_s))
+            watch.lap("wait")
 
     def follow(self, schedule: Schedule | None) -> None:
         """Average by a schedule from the next round on, or gossip."""

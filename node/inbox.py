@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 from typing import TypeAlias
 
 from protocol.codec import Bytes, Layout, selected
 from protocol.errors import FrameError
-from protocol.frame import FLAG_FINAL, Header, Kind
+from protocol.frame import FLAG_FINAL, FLAG_LEAVES, Header, Kind
 
 Awaited: TypeAlias = tuple[int, Kind, int]
 """A frame of this round: its part, kind and attempt."""
@@ -23,6 +24,7 @@ Position: TypeAlias = tuple[int, int]
 """How far a device is: its round, and in it the sweep, or SCHEDULED before the first one."""
 
 SCHEDULED = -1
+_FLAGS = FLAG_FINAL | FLAG_LEAVES
 
 
 class Verdict(StrEnum):
@@ -78,7 +80,7 @@ class Expected:
         """Say whether a frame is of this run's model and codec, and as long as it must be."""
         header = frame.header
         part = self.sweep if header.part < self.num_sweeps else scheduled.get(header.part)
-        shape = (header.codec, header.flags & ~FLAG_FINAL, header.num_values, header.packet_bytes)
+        shape = (header.codec, header.flags & ~_FLAGS, header.num_values, header.packet_bytes)
         if part is None or shape != self.shape or header.payload_bytes != len(frame.payload):
             return False
         size = part.payload_bytes.get(header.kind)
@@ -102,6 +104,8 @@ class _Sender:
     silent: bool = False
     position: Position = (-1, SCHEDULED)
     """The latest one heard of it."""
+    leaves: float = inf
+    """Its last round, as it has told."""
     missed: int = -1
     """Newest round of which a frame came too early to be kept: nothing more of it is waited for."""
     frames: dict[tuple[int, int, Kind, int], Frame] = field(default_factory=dict)
@@ -137,6 +141,7 @@ class Inbox:
         """Enter a sweep of a round, or its schedule; forget all earlier frames, and await none yet."""
         self._position = (round_, sweep)
         for sender in self._senders.values():
+            sender.dead = sender.dead or round_ > sender.leaves
             sender.frames = {
                 key: frame
                 for key, frame in sender.frames.items()
@@ -157,6 +162,8 @@ class Inbox:
             sender.frames[header.round, header.part, header.kind, header.attempt] = frame
             sender.position = max(sender.position, self._expected.position(header))
             sender.silent = False
+            if header.flags & FLAG_LEAVES:
+                sender.leaves = min(sender.leaves, header.round)
         else:
             self.dropped[frame.header.sender, verdict] += 1
         return verdict

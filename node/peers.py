@@ -9,7 +9,16 @@ from node.inbox import Expected, Frame, Inbox, Part
 from node.transport.zmq import Outgoing, ZmqTransport
 from protocol.codec import Layout
 from protocol.errors import FrameError
-from protocol.frame import FLAG_FINAL, MODULATION_NUMBER, Header, Kind, run_number, shape_of, unpack
+from protocol.frame import (
+    FLAG_FINAL,
+    FLAG_LEAVES,
+    MODULATION_NUMBER,
+    Header,
+    Kind,
+    run_number,
+    shape_of,
+    unpack,
+)
 from protocol.messages import Neighbour, Welcome
 from protocol.modulation import permitted
 from protocol.radio import Modulation, Radio
@@ -43,6 +52,8 @@ class Peers:
         self._shape = shape_of(layout)
         self._misnamed: Counter[str] = Counter()
         self._bytes_before = 0
+        self.leaves = False
+        """Whether this is this device's last round, which its frames tell."""
         self.neighbours = {n.device: n for n in sorted(neighbours, key=lambda n: n.device)}
         self.inbox = Inbox(
             Expected(
@@ -76,14 +87,18 @@ class Peers:
             attempt=stamp.attempt,
             modulation=MODULATION_NUMBER[stamp.modulation] if stamp.modulation else 0,
             codec=codec,
-            flags=flags | (FLAG_FINAL if stamp.final else 0),
+            flags=flags | (FLAG_FINAL if stamp.final else 0) | (FLAG_LEAVES if self.leaves else 0),
             num_values=num_values,
             packet_bytes=packet_bytes,
             payload_bytes=len(outgoing.payload),
             air_s=stamp.air_s,
         )
         packed = header.pack()
-        return [device for device in devices if self._transport.send(device, packed, outgoing)]
+        return [
+            device
+            for device in devices
+            if not self.inbox.is_dead(device) and self._transport.send(device, packed, outgoing)
+        ]
 
     def receive(self, timeout_s: float) -> bool:
         """Take in one frame; False if none came in time."""

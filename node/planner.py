@@ -36,10 +36,9 @@ class Running:
         self.mean += (value - before) / self._number
         self._squares += (value - before) * (value - self.mean)
 
-    @property
-    def reserve(self) -> float:
-        """The mean, and MARGIN standard deviations above it."""
-        return self.mean + MARGIN * sqrt(self._squares / max(self._number - 1, 1))
+    def reserve(self, rounds: int) -> float:
+        """Mean per round of what that many rounds will take together, MARGIN standard deviations above it."""
+        return self.mean + MARGIN * sqrt(self._squares / max(self._number - 1, 1) / max(rounds, 1))
 
 
 class Planner:
@@ -65,7 +64,7 @@ class Planner:
     def begin_round(self, exchange_at_most_j: float) -> None:
         """Settle the local rounds of this round: as announced, where that leaves enough for an exchange."""
         left = self._left()
-        costs = self._round_costs()
+        costs = self._round_costs(1)
         self._num = min(
             self._wanted,
             affordable(left.energy_j, exchange_at_most_j, each=costs.local_j),
@@ -82,13 +81,13 @@ class Planner:
             min_hz=device.cpu_min_hz, max_hz=own.cpu_hz, switched_capacitance=own.switched_capacitance
         )
         cycles = self._num * own.local_round_cycles
-        return just_in_time(processor, cycles=cycles, air_s=share_s - self._exchange_air_s.reserve).cpu_hz
+        return just_in_time(processor, cycles=cycles, air_s=share_s - self._exchange_air_s.reserve(1)).cpu_hz
 
-    def announce(self, round_: int, trained: Trained | None) -> Scalars:
+    def announce(self, round_: int, trained: Trained | None, exchange_at_most_j: float) -> Scalars:
         """Decide the next round's local rounds, and return what the others shall know before it."""
         self._began = self._radio.spent_j, self._radio.air_s
         if self._adaptive:
-            self._wanted = self._decide(round_ + 1)
+            self._wanted = self._decide(round_ + 1, exchange_at_most_j)
         loss = trained.loss if trained and trained.loss is not None else self._loss
         if loss is None:  # it has not trained yet, and has heard of nobody who has
             return Scalars()
@@ -103,31 +102,39 @@ class Planner:
         if heard.devices > 0:
             self._loss = heard.loss
 
-    def why_leave(self, exchange_at_most_j: float) -> str:
-        """Say why this device cannot take part in another exchange; empty if it can."""
-        left = self._left()
-        if left.energy_j < exchange_at_most_j:
+    def why_leave(self, num_exchanges: int, exchange_at_most_j: float) -> str:
+        """Say why this device cannot take part in so many more exchanges; empty if it can."""
+        left, own = self._left(), self._radio.hardware
+        needed_j = num_exchanges * exchange_at_most_j
+        needed_s = num_exchanges * self._exchange_air_s.mean
+        exchanges = "an exchange" if num_exchanges == 1 else f"{num_exchanges} exchanges"
+        if left.energy_j < needed_j:
             return (
-                f"{left.energy_j:.3g} J are left of its {self._radio.hardware.budget_j:g} J, and an exchange "
-                f"may take {exchange_at_most_j:.3g} J"
+                f"of its {own.budget_j:g} J {left.energy_j:.3g} J are left, and {exchanges} may take "
+                f"{needed_j:.3g} J"
             )
-        if left.air_s < self._exchange_air_s.mean:
+        if left.air_s < needed_s:
             return (
-                f"{left.air_s:.3g} s are left of its {self._radio.hardware.budget_air_s:g} s, and an "
-                f"exchange takes {self._exchange_air_s.mean:.3g} s"
+                f"of its {own.budget_air_s:g} s {left.air_s:.3g} s are left, and {exchanges} take about "
+                f"{needed_s:.3g} s"
             )
         return ""
 
-    def _decide(self, round_: int) -> int:
-        """Return the local rounds of a round to come, with this round's exchange still to be paid for."""
+    def _decide(self, round_: int, exchange_at_most_j: float) -> int:
+        """Return the local rounds of a round to come, with this round's exchange still to be paid for.
+
+        What an exchange may cost beyond its mean is kept back twice, or `why_leave` would cut the last rounds.
+        """
         rounds_left = self._experiment.rounds - round_
         if not rounds_left:
             return 0
-        left, costs = self._left(), self._round_costs()
+        left, costs = self._left(), self._round_costs(rounds_left)
+        kept_back_j = 2 * max(exchange_at_most_j - self._exchange_j.mean, 0.0)
         return decide(
             Outlook(
                 left=Budget(
-                    energy_j=left.energy_j - costs.aggregation_j, air_s=left.air_s - costs.aggregation_air_s
+                    energy_j=left.energy_j - costs.aggregation_j - kept_back_j,
+                    air_s=left.air_s - costs.aggregation_air_s,
                 ),
                 rounds_left=rounds_left,
                 costs=costs,
@@ -139,13 +146,13 @@ class Planner:
         own = self._radio.hardware
         return Budget(energy_j=own.budget_j - self._radio.spent_j, air_s=own.budget_air_s - self._radio.air_s)
 
-    def _round_costs(self) -> RoundCosts:
+    def _round_costs(self, rounds: int) -> RoundCosts:
         own = self._radio.hardware
         return RoundCosts(
             local_j=own.local_round_j + own.idle_power_w * own.local_round_air_s,
             local_air_s=own.local_round_air_s,
-            aggregation_j=self._exchange_j.reserve,
-            aggregation_air_s=self._exchange_air_s.reserve,
+            aggregation_j=self._exchange_j.reserve(rounds),
+            aggregation_air_s=self._exchange_air_s.reserve(rounds),
         )
 
     def _coefficients(self) -> Coefficients:
@@ -164,4 +171,4 @@ class Planner:
 
     def gossips(self, averaged: Averaged | None, exchange_at_most_j: float) -> bool:
         """Say whether this device mixes with its neighbours: there was no schedule, or it broke."""
-        return averaged is None or (averaged.broken and not self.why_leave(exchange_at_most_j))
+        return averaged is None or (averaged.broken and not self.why_leave(1, exchange_at_most_j))

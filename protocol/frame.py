@@ -28,6 +28,8 @@ MODULATION_OF = {number: modulation for modulation, number in MODULATION_NUMBER.
 _FLAG_CHECKED = 1
 FLAG_FINAL = 2
 """Of an ACK: what is missing is not wanted again."""
+FLAG_LEAVES = 4
+"""Of parameters: this is the sender's last round, its budgets are spent."""
 
 
 class Kind(IntEnum):

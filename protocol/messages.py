@@ -252,8 +252,6 @@ class Gains(Message):
     """Device: this is how well I hear my neighbours; tell me how to average from this round on."""
 
     kind: Literal["gains"] = "gains"
-    run_id: str
-    device: NonNegativeInt
     round: NonNegativeInt
     snr_db: dict[int, float]
     """Es/N0 of each neighbour, fades included, as it was in the round before."""
