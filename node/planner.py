@@ -123,7 +123,7 @@ class Planner:
     def _decide(self, round_: int, exchange_at_most_j: float) -> int:
         """Return the local rounds of a round to come, with this round's exchange still to be paid for.
 
-        What an exchange may cost beyond its mean is kept back twice, or `why_leave` would cut the last rounds.
+        What an exchange may cost beyond its mean is kept back twice, or the last rounds would be cut.
         """
         rounds_left = self._experiment.rounds - round_
         if not rounds_left:

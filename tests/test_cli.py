@@ -173,7 +173,11 @@ def test_plan_says_what_a_run_would_be(shell, small):
 def planned(small, monkeypatch):
     """Plan the small experiment under some settings; its size is known, so that no device need be asked."""
     description = Description(
-        num_parameters=NUM_PARAMETERS, num_train=320, num_test=80, samples_per_class=((32,) * 10,)
+        num_parameters=NUM_PARAMETERS,
+        num_train=320,
+        num_test=80,
+        data_found="",
+        samples_per_class=((32,) * 10,),
     )
     monkeypatch.setattr("coordinator.plan.describe", lambda experiment: description)
     return lambda *settings: make_plan(load(small, settings))

@@ -176,6 +176,8 @@ def keys():
         "runtime.join",
         "runtime.torch",
         "aggregation.scheme",
+        "aggregation.epoch",
+        "aggregation.chunks",
     )
     return {name: key for name, key in found.items() if not name.startswith(others)}
 

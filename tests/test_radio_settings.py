@@ -6,6 +6,7 @@ import tomllib
 
 import pytest
 
+from protocol.budget import Budget
 from protocol.config import Aggregation, Codec, Experiment, Graph, Runtime, Training
 from protocol.errors import BadInput
 from protocol.experiment_file import dump, load, schema
@@ -104,7 +105,10 @@ BAD_VALUES = {
         "idle_power_w": ("1001", "must be >= 0 and <= 1000 W"),
     },
     "aggregation": {
-        "scheme": ("'ring'", "expected 'gossip' or 'isolated'"),
+        "scheme": ("'star'", "expected 'gossip', 'tree', 'ring', 'auto' or 'isolated'"),
+        "epoch_rounds": ("0", "must be >= 1 and <= 1000000"),
+        "chunks": ("0", "must be >= 1 and <= 4096"),
+        "sweeps": ("1001", "must be >= 1 and <= 1000"),
         "round_deadline_air_s": ("0", "must be > 0 seconds"),
         "step": ("1.5", "must be > 0 and <= 1"),
         "step_decay_rounds": ("0", "must be > 0"),
@@ -276,21 +280,57 @@ CONTRADICTIONS = {
         "other's computing; use zmq",
     ),
     "a slowest frequency above the usual one": (
-        ["device.frequency=just_in_time", "device.cpu_min_hz=1.5e9"],
+        ["budget.seconds=9", "device.frequency=just_in_time", "device.cpu_min_hz=1.5e9"],
         "device.cpu_min_hz = 1.5e+09: must be at most 1e+09 Hz, the least device.cpu_hz",
     ),
     "a slowest frequency above that of one device": (
-        ["device.frequency=just_in_time", "devices=3", "device.cpu_hz=[3e8,5e7,2e9]"],
+        ["budget.seconds=9", "device.frequency=just_in_time", "devices=3", "device.cpu_hz=[3e8,5e7,2e9]"],
         "device.cpu_min_hz = 1e+08: must be at most 5e+07 Hz, the least device.cpu_hz",
     ),
     "a slowest frequency above what may be drawn": (
-        ["device.frequency=just_in_time", "device.cpu_hz={low=9e7, high=2e9}"],
+        ["budget.seconds=9", "device.frequency=just_in_time", "device.cpu_hz={low=9e7, high=2e9}"],
         "device.cpu_min_hz = 1e+08: must be at most 9e+07 Hz, the least device.cpu_hz",
     ),
     "just in time for who knows when": (
-        ["device.frequency=just_in_time", "device.compute=measured"],
+        ["budget.seconds=9", "device.frequency=just_in_time", "device.compute=measured"],
         "device.frequency = just_in_time: needs to know beforehand how many cycles computing takes; "
         "set device.compute = modelled",
+    ),
+    "just in time for no deadline": (
+        ["device.frequency=just_in_time"],
+        "device.frequency = just_in_time: meets a deadline, and there is none; set budget.seconds",
+    ),
+    "partial means on an analog radio": (
+        ["aggregation.scheme=auto", "radio.scheme=analog"],
+        "aggregation.scheme = auto: partial means travel in packets, and radio.scheme = analog has none "
+        "(use gossip)",
+    ),
+    "adaptive to an analog radio": (
+        ["budget.joules=9", "training.local_rounds=adaptive", "radio.scheme=analog"],
+        "training.local_rounds = adaptive: devices tell each other of it in frames of packets, and "
+        "radio.scheme = analog has none; set a number",
+    ),
+    "adaptive to nothing": (
+        ["training.local_rounds=adaptive"],
+        "training.local_rounds = adaptive: nothing limits them; set a [budget], or all of "
+        "theory.smoothness, gradient_variance, heterogeneity and initial_gap",
+    ),
+    "steps of AdamW normalised": (
+        ["budget.joules=9", "training.local_rounds=adaptive", "training.optimiser=adamw"],
+        "training.averaging = normalised: divides by the steps of SGD, which mean nothing to "
+        "training.optimiser = adamw; use plain",
+    ),
+    "adaptive without a clock": (
+        [
+            "theory.smoothness=1",
+            "theory.gradient_variance=1",
+            "theory.heterogeneity=1",
+            "theory.initial_gap=1",
+            "training.local_rounds=adaptive",
+            "runtime.clock=wall",
+        ],
+        "training.local_rounds = adaptive: follows modelled joules and seconds, and runtime.clock = wall "
+        "keeps none; use virtual or paced",
     ),
     "measured over several threads": (
         ["device.compute=measured", "runtime.torch_threads=2"],
@@ -424,7 +464,14 @@ KNOBS = Experiment(
     graph=Graph(kind="torus", rows=3),
     codec=Codec(packet_bytes=256),
     aggregation=Aggregation(
-        scheme="isolated", round_deadline_air_s=0.25, step=0.5, step_decay_rounds=20, step_exponent=0.6
+        scheme="isolated",
+        epoch_rounds=7,
+        chunks=3,
+        sweeps=2,
+        round_deadline_air_s=0.25,
+        step=0.5,
+        step_decay_rounds=20,
+        step_exponent=0.6,
     ),
     radio=Radio(
         scheme="analog",
@@ -499,6 +546,7 @@ OTHERS = Experiment(
         kind="random_waypoint", speed_min_m_s=1.5, speed_max_m_s=15.0, pause_s=3.0, round_s=0.5
     ),
     device=Device(frequency="just_in_time", cpu_min_hz=2e8),
+    budget=Budget(run_seconds=100),
     runtime=Runtime(torch_threads=2),
 )
 
