@@ -15,8 +15,8 @@ from coordinator.schedule.schemes import ring_cost
 from coordinator.schedule.tree import tree_cost
 
 N = 10
-NOW = drop(np.random.default_rng(1), N, rayleigh=True)
-MEAN = drop(np.random.default_rng(1), N)
+NOW = drop(np.random.default_rng(1), N, area_m=1500, rayleigh=True)
+MEAN = drop(np.random.default_rng(1), N, area_m=1500)
 EVERYBODY = tuple(combinations(range(N), 2))
 DEAR = Gossip(EVERYBODY, contraction=0.9, consensus_error=1e-3, cast="unicast")
 TREE_S = tree_cost(min_energy_tree(NOW), NOW, multicast=True).air_s
@@ -122,10 +122,11 @@ def test_where_the_air_costs_nothing_it_is_a_tree():
 
 
 def test_the_reason_is_one_line_that_names_the_alternatives():
-    reason = choose(Channel(mean=MEAN, now=NOW, coherence_s=60.0), DEAR).reason
-    assert reason == (
-        "tree: 0.0623 J, 0.102 J by ring, 49.5 J by gossip; "
-        "the channel holds for 60 s and a tree takes 0.15 s"
+    choice = choose(Channel(mean=MEAN, now=NOW, coherence_s=60.0), DEAR)
+    tree_j, ring_j, gossip_j = (f"{choice.costs[name].total_j:.3g} J" for name in ("tree", "ring", "gossip"))
+    assert choice.reason == (
+        f"tree: {tree_j}, {ring_j} by ring, {gossip_j} by gossip; "
+        f"the channel holds for 60 s and a tree takes {TREE_S:.3g} s"
     )
 
 

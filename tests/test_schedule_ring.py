@@ -56,6 +56,27 @@ def test_the_order_comes_close_to_the_best_of_all_tours(n, num_drops):
     assert np.mean(ratios or [1.0]) <= 1.005
 
 
+def changed(order, length):
+    """Return every order with one piece of a length turned round, or elsewhere, either way round."""
+    n = len(order)
+    for start in range(n):
+        turned = order[start:] + order[:start]
+        piece, rest = turned[:length], turned[length:]
+        for cut in range(len(rest) + 1 if length <= 3 else 1):
+            yield rest[:cut] + piece + rest[cut:]
+            yield rest[:cut] + piece[::-1] + rest[cut:]
+
+
+@pytest.mark.parametrize("density", [None, 1.0, 0.2], ids=["drop", "uneven", "sparse"])
+def test_no_turn_and_no_move_of_a_piece_makes_the_order_shorter(density):
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        costs = uneven_links(rng, 40, density=density) if density else drop(rng, 40)
+        order = ring_order(costs)
+        others = np.array([other for length in range(1, 40) for other in changed(order, length)])
+        assert lengths_j(others, costs).min() >= length_j(order, costs) * (1 - 1e-9)
+
+
 @pytest.mark.parametrize("density", [0.35, 0.5, 0.7])
 def test_an_order_uses_existing_links_and_is_found_nearly_always_where_there_is_one(density):
     tours, num_found, num_existing = all_tours(8), 0, 0
@@ -96,6 +117,15 @@ def test_sparse_graphs_that_have_a_tour_get_one(graph, seed):
     order = ring_order(costs)
     assert sorted(order) == list(range(len(graph)))
     assert np.isfinite(ring_cost(order, costs).total_j)
+
+
+def test_a_ring_hidden_among_as_many_other_links_is_found_nearly_always():
+    num_found = 0
+    for seed in range(12):
+        hidden = shuffled(nx.cycle_graph(100), seed)
+        costs = links_of(nx.compose(hidden, nx.gnp_random_graph(100, 0.02, seed=seed)), seed)
+        num_found += ring_order(costs) is not None
+    assert num_found >= 11
 
 
 @pytest.mark.parametrize(

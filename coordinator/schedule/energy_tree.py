@@ -16,7 +16,7 @@ from coordinator.schedule.tree import Tree
 _ROUNDING = 1e-12
 
 
-def min_energy_tree(costs: LinkCosts, *, num_moves: int = 200) -> Tree | None:
+def min_energy_tree(costs: LinkCosts, *, num_moves: int = 150) -> Tree | None:
     """Return a tree of few joules with a multicast down; None if some devices are cut off.
 
     A search downhill from several trees: the minimum spanning tree, then the star of every possible hub,

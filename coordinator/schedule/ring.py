@@ -28,21 +28,15 @@ def ring_order(costs: LinkCosts) -> tuple[int, ...] | None:
     exists = np.isfinite(joules)
     # A missing link is dearer than any tour over existing ones, so the search first gets rid of those.
     joules = np.where(exists, joules, len(joules) * joules.max(where=exists, initial=0.0) + 1.0)
-    tours = _nearest_neighbour_tours(joules)
-    starts = _lengths(tours, joules).argsort(kind="stable")[: max(1, _NUM_CELLS // len(joules) ** 2)]
-    found = [_improved(tour, joules) for tour in tours[starts]]
-    best = min(found, key=lambda tour: float(_lengths(tour, joules)))
+    num_starts = min(len(joules), max(1, _NUM_CELLS // len(joules) ** 2))
+    tours = (_improved(_nearest_neighbour_tour(start, joules), joules) for start in range(num_starts))
+    best = min(tours, key=lambda tour: float(joules[tour, np.roll(tour, -1)].sum()))
     if _gaps(best, exists).size:
         best = _improved(_mended(best, exists), joules)
     if _gaps(best, exists).size:
         return None
     first = int(best.argmin())
     return tuple(costs.devices[np.roll(best, -first)].tolist())
-
-
-def _lengths(tours: Ints, joules: Floats) -> Floats:
-    """Return the sums around closed tours, one per row."""
-    return np.asarray(joules[tours, np.roll(tours, -1, axis=-1)].sum(axis=-1))
 
 
 def _gaps(tour: Ints, exists: Bools) -> Ints:
@@ -74,16 +68,14 @@ def _mended(tour: Ints, exists: Bools) -> Ints:
     return tour
 
 
-def _nearest_neighbour_tours(joules: Floats) -> Ints:
-    """Return one tour a row, from every start: always on to the nearest that was not visited."""
-    k = len(joules)
-    tours = np.empty((k, k), dtype=np.intp)
-    tours[:, 0] = everyone = np.arange(k)
-    visited = np.eye(k, dtype=bool)
-    for step in range(1, k):
-        tours[:, step] = np.where(visited, np.inf, joules[tours[:, step - 1]]).argmin(axis=1)
-        visited[everyone, tours[:, step]] = True
-    return tours
+def _nearest_neighbour_tour(start: int, joules: Floats) -> Ints:
+    """Go on to the nearest that was not visited, to the first of equals."""
+    tour = [start]
+    open_j = joules.copy()
+    for _ in range(len(joules) - 1):
+        open_j[:, tour[-1]] = inf
+        tour.append(int(open_j[tour[-1]].argmin()))
+    return np.array(tour, dtype=np.intp)
 
 
 def _improved(tour: Ints, joules: Floats) -> Ints:

@@ -40,8 +40,8 @@ def gossip(
 ) -> Cost:
     """Return the cost of so many exchanges over the edges of a graph; those of absent devices fall away."""
     sent = np.zeros_like(costs.tx_j, dtype=bool)
-    for a, b in edges:
-        sent[a, b] = sent[b, a] = True
+    a, b = np.array(list(edges), dtype=np.intp).reshape(-1, 2).T
+    sent[a, b] = sent[b, a] = True
     return _exchange(costs, sent & _everybody(costs), cast).times(sweeps)
 
 
