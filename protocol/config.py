@@ -5,9 +5,9 @@ that exists is one that can be planned.
 """
 
 from math import inf, isfinite, sqrt
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from protocol.budget import Budget
 from protocol.problem import Theory
@@ -81,10 +81,20 @@ class Model(Section):
     """With `vit`: attention heads of a block; a divisor of the width."""
 
 
+def _number_or_word(value: object) -> str:
+    return "word" if isinstance(value, str) else "number"
+
+
+LocalRounds: TypeAlias = Annotated[
+    Annotated[int, Field(ge=0, le=1_000_000), Tag("number")] | Annotated[Literal["adaptive"], Tag("word")],
+    Discriminator(_number_or_word),  # so that a fault is one of a number or of a word, not both
+]
+
+
 class Training(Section):
     """Local steps between two exchanges."""
 
-    local_rounds: Annotated[int, Field(ge=0, le=1_000_000)] | Literal["adaptive"] = 5
+    local_rounds: LocalRounds = 5
     """Local rounds (minibatch steps) per device and round; or each device's own choice within its budgets."""
     averaging: Literal["normalised", "plain"] = "normalised"
     """With `adaptive`: mix what each local round brought on average, or all that a device has learned."""

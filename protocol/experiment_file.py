@@ -132,9 +132,10 @@ def _lay_over(table: Table, override: str) -> None:
 
 
 def _one_line(fault: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in fault["loc"])
+    loc = _named(fault["loc"])
+    where = ".".join(str(part) for part in loc)
     if fault["type"] == "extra_forbidden":
-        return f"unknown key {where!r}: {_right_key(fault['loc'])}"
+        return f"unknown key {where!r}: {_right_key(loc)}"
     if fault["type"] == "value_error":
         return str(fault["ctx"]["error"])
     given = f"{where} = {_shown(fault['input'])}" if where else "the experiment"
@@ -143,9 +144,20 @@ def _one_line(fault: ErrorDetails) -> str:
         return f"{given}: expected a section with keys"
     if fault["type"] == "literal_error":
         return f"{given}: expected {fault['ctx']['expected']}"
-    if fault["type"].startswith(("greater", "less", "finite")) and (limits := _limits(fault["loc"])):
+    if fault["type"].startswith(("greater", "less", "finite")) and (limits := _limits(loc)):
         return f"{given}: must be {limits} {unit}".rstrip()
     return f"{given}: {fault['msg'][:1].lower()}{fault['msg'][1:]}" + (f" [{unit}]" if unit else "")
+
+
+def _named(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Leave out what is no key: which kind of value pydantic took a value for."""
+    section: object = Experiment
+    for number, part in enumerate(location):
+        fields = _fields_in(section)
+        if part not in fields:
+            return location[:number] + tuple(p for p in location[number:] if p not in ("number", "word"))
+        section = fields[str(part)].annotation
+    return location
 
 
 def _shown(value: object) -> str:

@@ -1,6 +1,7 @@
 """Experiment files: what is wrong is said in one line that names what would be right."""
 
 import math
+import re
 import tomllib
 
 import pytest
@@ -279,3 +280,18 @@ def test_edges_lie_relative_to_the_experiment_not_to_the_shell(tmp_path, monkeyp
     copied = tmp_path / "resolved.toml"
     copied.write_text(dump(load(folder / "e.toml")))
     assert load(copied).graph.file == wanted  # the resolved copy of a run's folder points to the same file
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("fast", "training.local_rounds = 'fast': expected 'adaptive'"),
+        ("-1", "training.local_rounds = -1: input should be greater than or equal to 0"),
+        ("1.5", "training.local_rounds = 1.5: input should be a valid integer, got a number with a fraction"),
+    ],
+)
+def test_a_number_or_a_word_is_faulted_as_what_it_is(write, value, reason):
+    with pytest.raises(BadInput, match=re.escape(reason)) as caught:
+        load(write(""), [f"training.local_rounds={value}"])
+    assert "\n" not in str(caught.value)
+    assert "more" not in str(caught.value)
