@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Part:
-    """One unpacked file of a set; its MD5 is None where nobody has published one."""
+    """One unpacked file of a set; its MD5 is None where none is known."""
 
     name: str
     num_bytes: int
