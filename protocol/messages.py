@@ -306,7 +306,7 @@ class Description(Message):
     num_test: int
     samples_per_class: tuple[tuple[int, ...], ...]
     """One row per device, one column per class."""
-    data_found: str
+    data_found: str = ""
     """Which parts of a data set that consists of files were there; empty for one that is made."""
 
 

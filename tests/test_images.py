@@ -1,7 +1,9 @@
 """Image sets from files: parsed within bounds, checked, refused by name, unpacked once and mapped by all."""
 
 import gzip
+import os
 import struct
+import tracemalloc
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -198,8 +200,13 @@ def test_an_archive_without_a_part_is_refused_by_name(folder):
 @pytest.mark.parametrize("suffix", PACKED)
 def test_a_file_that_is_too_long_is_refused_by_name(folder, name, suffix):
     """However much it unpacks to: no more of it is read than a byte too many."""
-    put(folder, CIFAR_CONTENTS | {name: CIFAR_CONTENTS[name] + bytes(10_000_000)}, suffix=suffix)
-    assert refused(CIFAR, folder) == (
+    put(folder, CIFAR_CONTENTS | {name: CIFAR_CONTENTS[name] + bytes(20_000_000)}, suffix=suffix)
+    tracemalloc.start()
+    line = refused(CIFAR, folder)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 12_000_000  # of which the window of xz takes 8
+    assert line == (
         f"{folder / name}{suffix}: more than the {6 * RECORD_BYTES:,} bytes of {name}; get it again"
     )
 
@@ -341,6 +348,17 @@ def test_other_files_are_unpacked_anew(folder, tmp_path):
     (folder / "data_batch_2.bin").unlink()
     assert len(open_images(CIFAR).train_y) == 24
     assert len(list((tmp_path / "cache" / "unpacked").iterdir())) == 3
+
+
+def test_a_file_that_changed_is_checked_anew_even_if_its_size_did_not(folder):
+    put(folder, CIFAR_CONTENTS)
+    unpack(CIFAR, find(CIFAR, folder))
+    changed = folder / "data_batch_1.bin"
+    then_ns = changed.stat().st_mtime_ns
+    changed.write_bytes(bytes(len(CIFAR_CONTENTS["data_batch_1.bin"])))
+    os.utime(changed, ns=(then_ns, then_ns + 1))
+    with pytest.raises(BadInput, match=r"data_batch_1\.bin: wrong checksum"):
+        open_images(CIFAR)
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-1], lambda data: bytes(len(data))])

@@ -72,8 +72,7 @@ class Progress:
             sys.stderr.write(f"node: {self._name}: {10 * tenths} % of {self.total / 1e6:.3g} MB\n")
 
     def reset(self) -> None:
-        """Begin to count again: pooch does so at the end, and then counts the whole at once."""
-        self._done = 0
+        """Do nothing: at the end pooch counts the whole once more, and more than that is not counted."""
 
     def close(self) -> None:
         """Do nothing: every line is out already."""
