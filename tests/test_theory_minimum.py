@@ -1,7 +1,7 @@
 """The least probability of success and the fewest sweeps: against scans over all p, and examples."""
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
 from math import sqrt
 
 import networkx as nx
@@ -137,6 +137,12 @@ def test_sweeps_are_enough_and_one_less_is_not(rho, required):
 )
 def test_sweeps_by_hand(rho, required, num_sweeps):
     assert minimum_sweeps(rho, required) == num_sweeps
+
+
+def test_rates_that_sweeps_reach_exactly_take_no_sweep_more():
+    """The logarithms of many of these are rounded upwards."""
+    for rho, q in product(np.linspace(0.05, 0.95, 19).tolist(), range(1, 10)):
+        assert minimum_sweeps(rho, consensus_rate(rho, num_sweeps=q)) == q
 
 
 TASK = Constants(smoothness=2.0, gradient_variance=3.0, heterogeneity=5.0, initial_gap=7.0)

@@ -67,7 +67,7 @@ powers = st.floats(-12, 6).map(lambda exponent: 10**exponent)
     powers,
     st.floats(0.05, 1),
     st.integers(1, 2000),
-    st.sampled_from([TASK, replace(TASK, heterogeneity=0.0)]),
+    st.sampled_from([replace(TASK, smoothness=3.0), replace(TASK, heterogeneity=0.0)]),
 )
 def test_the_best_damping_is_that_of_an_optimiser(nu_sq, rate, num_devices, task):
     """B3 with g delta for delta and g^2 nu^2 for nu^2, over those g with which it holds."""
@@ -76,7 +76,7 @@ def test_the_best_damping_is_that_of_an_optimiser(nu_sq, rate, num_devices, task
     def bound(g):
         return analog_bound(task, training, consensus_rate=g * rate, noise_power=g**2 * nu_sq)
 
-    lowest = 4 * sqrt(10) * 0.001 * 2 * 3 / rate
+    lowest = 4 * sqrt(10) * 0.001 * task.smoothness * 3 / rate
     g = best_damping(task, training, consensus_rate=rate, noise_power=nu_sq)
     if lowest >= 1:
         assert g == 1

@@ -65,19 +65,17 @@ def minimum_success(
 
 
 def required_consensus_rate(constants: Constants, training: Training, *, target: float) -> float | None:
-    """Return delta_min; None where the target is missed even with exact averaging.
+    """Return delta_min; None where not even exact averaging brings B2 below the target.
 
     delta_min = max(4 sqrt(10) eta L tau, eta L sqrt((80 tau^2 zeta^2 + 40 tau sigma^2) / eps_r)),
     eps_r = target - 2 Delta / (eta K tau) - L eta sigma^2 / N. Above 1 no consensus rate is enough.
     """
     eta, tau = training.learning_rate, training.num_local_rounds
     step = eta * constants.smoothness
-    drift = drift_power(constants, tau)
     left = target - gossip_bound(constants, training, consensus_rate=inf)
-    if left < 0 or (left == 0 and drift > 0):
+    if left <= 0:
         return None
-    by_drift = step * sqrt(drift / left) if drift > 0 else 0.0
-    return max(GOSSIP_STEP_LIMIT * step * tau, by_drift)
+    return max(GOSSIP_STEP_LIMIT * step * tau, step * sqrt(drift_power(constants, tau) / left))
 
 
 def minimum_success_probability(W: Floats, required: float, *, num_sweeps: int = 1) -> float | None:
