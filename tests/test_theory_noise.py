@@ -123,6 +123,7 @@ def test_a_forecast_is_the_bound_after_the_rounds_that_are_paid():
     found = forecast(TASK, TRAINING, ANALOG, budget=100.9)
     expected = analog_bound(TASK, replace(TRAINING, num_rounds=100), consensus_rate=0.15, noise_power=1e-4)
     assert found == (ANALOG, 100, expected)
+    assert forecast(TASK, TRAINING, DIGITAL, budget=10.0).bound < inf  # one round is a run
     assert forecast(TASK, TRAINING, replace(ANALOG, round_cost=0.0), budget=1.0).num_rounds == MAX_ROUNDS
 
 

@@ -90,6 +90,23 @@ def test_one_round_by_hand():
     )
 
 
+def test_small_constants_are_not_cut():
+    one = Pilots().add(
+        PilotRound(
+            losses=(0.5,),
+            gradient_norms_sq=(0.5,),
+            gradient_variances=(0.25,),
+            num_batches=(1,),
+            mean_gradient_norm_sq=0.5,
+            secants=(0.125,),
+        )
+    )
+    assert one.constants() == Constants(
+        smoothness=0.125, gradient_variance=0.25, heterogeneity=0.0, initial_gap=0.5
+    )
+    assert one.mean_gradient_norm_sq == 0.25
+
+
 def test_later_rounds_are_averaged_but_for_the_first_loss_and_the_largest_secant():
     second = replace(FIRST, losses=(1.0, 1.0), gradient_variances=(0.0, 0.0), secants=(1.0, 1.2))
     found = Pilots().add(FIRST).add(second).constants(least_loss=1.0)
