@@ -46,6 +46,7 @@ class Averaging(ABC):
     ) -> None:
         self._digital = digital
         self._radio = digital.radio
+        self._inbox = digital.peers.inbox
         self._device = digital.peers.device
         self._broadcast = digital.radio.knobs.cast == "broadcast"
         self._answered = digital.radio.knobs.attempts > 1
@@ -85,21 +86,22 @@ class Averaging(ABC):
             partial.clear_()
         self._waits = [(program, next(program, None)) for program in self._programs()]
 
+    def break_off(self) -> None:
+        """Let nothing be waited for any more, nor used of what has come."""
+        self.broken = True
+
     def advance(self, watch: Stopwatch) -> bool:
         """Go as far as possible with what has come in; True once nothing is left to do, or it is broken."""
         self._digital.hear(watch)
-        going: list[tuple[Program, Inbound | Outbound | None]] = []
-        for program, wait in self._waits:
-            while wait is not None and not self._must_wait(wait):
-                if isinstance(wait, Inbound) and not wait.heard:
-                    self.broken = True
-                    return True
-                wait = next(program, None)
-            if wait is not None:
-                going.append((program, wait))
-        self._waits = going
+        if self._inbox.is_schedule_left():
+            self.broken = True
+        self._waits = [
+            (program, wait)
+            for program, awaited in self._waits
+            if (wait := self._go_on(program, awaited)) is not None
+        ]
         watch.lap("decode")
-        return not going
+        return self.broken or not self._waits
 
     def end(self) -> float:
         """Return when all that this device sent and waited for is through."""
@@ -122,6 +124,18 @@ class Averaging(ABC):
             contributors_min=int(counts.min()),
             contributors_mean=float(there.mean()) if len(there) else 0.0,
         )
+
+    def _go_on(self, program: Program, wait: Inbound | Outbound | None) -> Inbound | Outbound | None:
+        """Let a program go as far as it can; return what it waits for then, None at its end."""
+        while wait is not None and not self.broken and not self._must_wait(wait):
+            if isinstance(wait, Inbound):
+                if not wait.heard:
+                    self.broken = True
+                    break
+                lost = wait.shape.layout.num_packets - np.count_nonzero(wait.receiving.intact)
+                self._radio.tally(wait.device).packets_lost += int(lost)
+            wait = next(program, None)
+        return wait
 
     def _must_wait(self, wait: Inbound | Outbound) -> bool:
         """Say whether more may come of what a program waits for."""
@@ -150,10 +164,11 @@ class Averaging(ABC):
     def _forward(self, partial: Partial, inbound: Inbound, *, part: int) -> Outgoing:
         """Return the frame of a mean as it came, so that nothing is rounded twice.
 
-        Packets that did not come are marked as holding nobody; with accepted bit errors it is written anew.
+        Packets that did not come are marked as holding nobody; where bit errors were accepted it is written
+        anew.
         """
-        if self._radio.knobs.bad_packets == "accept":
-            return self._pack(partial, partial.mean_(), part=part)
+        if inbound.accepted:
+            return self._pack(partial, partial.numbers, part=part)
         return self._frames.copy(inbound.whole, partial.counts, part=part)
 
     def _send(
@@ -162,6 +177,9 @@ class Averaging(ABC):
         """Send a frame, each receiver in its turn; the next one waits until this one has been answered."""
         shape = shape_of(part, partial.chunk.layout)
         outbound = self._digital.send(shape, outgoing, turns, ready_air_s=ready_air_s)
+        missed = turns.keys() - outbound.reached
+        if not all(self._inbox.is_dead(device) for device in missed):  # its queue is full: it waits in vain
+            self.broken = True
         if self._answered:
             yield outbound
 

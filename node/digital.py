@@ -61,6 +61,8 @@ class Outbound:
     turns: Mapping[int, int]
     """Which turn of this device's slot each receiver is reached in; one turn is one transmission."""
     sending: Sending
+    reached: list[int]
+    """Receivers whose queue took it."""
     start_air_s: float
 
 
@@ -82,6 +84,8 @@ class Inbound:
     """The first attempt as it came, side information and packets: received memory, not to be written."""
     pieces: list[tuple[Float32s, Selection | None, Mask]] = field(default_factory=list)
     """Numbers as they came (Selection: of these packets only), and which packets of them to use."""
+    accepted: bool = False
+    """Whether some packets of it were taken with their flipped bits."""
     closed: bool = False
 
     @property
@@ -138,17 +142,20 @@ class Digital:
         sending = Sending(
             turns if self._answered else (), max_attempts=self._knobs.attempts, together=together
         )
-        outbound = Outbound(shape, outgoing, turns, sending, ready_air_s)
+        outbound = Outbound(shape, outgoing, turns, sending, [], ready_air_s)
         self._outbounds.append(outbound)
         groups = [tuple(turns)] if together else [(device,) for device in turns]
         starts = []
         for group in groups:
             start_air_s, reached = self._transmit(outbound, shape, outgoing, group, 0, ready_air_s)
             starts.append(start_air_s)
-            for device in reached:
-                self.radio.tally(device).packets_sent += shape.layout.num_packets
+            outbound.reached += reached
+        for device in outbound.reached:
+            self.radio.tally(device).packets_sent += shape.layout.num_packets
         if self._answered:
-            self.peers.inbox.await_(turns, Kind.ACK, part=shape.part)
+            self.peers.inbox.await_(outbound.reached, Kind.ACK, part=shape.part)
+            for device in turns.keys() - outbound.reached:
+                sending.give_up(device)
         outbound.start_air_s = min(starts)
         return outbound
 
@@ -309,6 +316,7 @@ class Digital:
             starts = [inbound.own[inbound.shape.layout.values(int(packet))] for packet in which]
             x[impossible] = np.concatenate(starts)[impossible]
         fresh = ~inbound.receiving.intact[which]
+        inbound.accepted = inbound.accepted or bool(fresh.any())
         inbound.receiving.intact[which] = True
         inbound.pieces.append((x, wanted, fresh))
 

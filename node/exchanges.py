@@ -4,6 +4,7 @@ What is sent and what becomes of what arrives is up to the scheme: digital gossi
 long as a schedule holds, exact averaging along a tree or a ring.
 """
 
+from collections.abc import Callable
 from time import monotonic
 
 import torch
@@ -71,7 +72,9 @@ class Exchanges:
                 self._averaging = Ring(self._digital, place, self._layout)
             case None:
                 self._averaging = None
-        self.peers.inbox.expect(self._averaging.parts if self._averaging else {})
+        self.peers.inbox.expect(
+            self._averaging.parts if self._averaging else {}, since=schedule.round if schedule else 0
+        )
 
     @property
     def at_most_j(self) -> float:
@@ -90,13 +93,14 @@ class Exchanges:
         """Move x, shape (num_values,), to its mean over all devices, along the tree or ring of the schedule.
 
         None if there is no schedule, or it broke in an earlier round; if it breaks in this one, x stays as
-        it is. Waits and raises as `exchange`.
+        it is. Waits and raises as `exchange`; who was silent shows only in the gossip that follows, since
+        here a device waits for others who wait themselves.
         """
         averaging = self._averaging
         if averaging is None:
             return None
         averaging.begin(x, round_)
-        self._wait_for(averaging, control, watch)
+        self._wait_for(averaging, control, watch, averaging.break_off)
         if averaging.broken:  # until the next schedule
             self._averaging = None
         averaged = averaging.settle_(x, mixing_step(self.radio.experiment.aggregation, round_))
@@ -116,10 +120,16 @@ class Exchanges:
         when the coordinator says so, or is away for longer than the grace.
         """
         self._scheme.begin(sent, round_, sweep)
-        self._wait_for(self._scheme, control, watch)
+        self._wait_for(self._scheme, control, watch, self.peers.inbox.silence)
         return self._arrived
 
-    def _wait_for(self, scheme: Scheme | Averaging, control: Control, watch: Stopwatch) -> None:
+    def _wait_for(
+        self,
+        scheme: Scheme | Averaging,
+        control: Control,
+        watch: Stopwatch,
+        give_up: Callable[[], object],
+    ) -> None:
         """Receive until a scheme has nothing to wait for any more, and let the clock feel it."""
         peers = self.peers
         peers.heed(control)
@@ -137,7 +147,7 @@ class Exchanges:
                 peers.heed(control)
                 next_look = now + SLICE_WALL_S
             if now >= deadline:
-                peers.inbox.silence()
+                give_up()
         self.radio.pass_to(scheme.end())
 
     def is_behind(self, round_: int) -> bool:

@@ -126,6 +126,7 @@ class Inbox:
         self._senders = {device: _Sender(incarnation) for device, incarnation in incarnations.items()}
         self._position: Position = (0, SCHEDULED)
         self._scheduled: Mapping[int, Part] = {}
+        self._scheduled_since = 0
         self.dropped: Counter[tuple[int, Verdict]] = Counter()
 
     @property
@@ -133,9 +134,9 @@ class Inbox:
         """The round this device is in."""
         return self._position[0]
 
-    def expect(self, scheduled: Mapping[int, Part]) -> None:
-        """Take these parts of a schedule from now on, and no others."""
-        self._scheduled = scheduled
+    def expect(self, scheduled: Mapping[int, Part], *, since: int = 0) -> None:
+        """Take these parts of a schedule, which holds since a round, from now on, and no others."""
+        self._scheduled, self._scheduled_since = scheduled, since
 
     def begin(self, round_: int, sweep: int = 0) -> None:
         """Enter a sweep of a round, or its schedule; forget all earlier frames, and await none yet."""
@@ -189,6 +190,19 @@ class Inbox:
         sender = self._senders[device]
         return sender.dead or sender.silent or sender.position > self._position or sender.missed >= self.round
 
+    def is_schedule_left(self) -> bool:
+        """Say whether a living neighbour gossiped in an earlier round of the schedule.
+
+        It will not follow it again, and waits for the gossip of that round: from whoever completed that
+        round by the schedule it will come only if those leave, too.
+        """
+        return any(
+            self._scheduled_since <= sender.position[0] < self.round
+            and sender.position[1] != SCHEDULED
+            and not sender.dead
+            for sender in self._senders.values()
+        )
+
     def is_behind(self, round_: int) -> bool:
         """Say whether a living neighbour has been heard from a later round: without faults none can be."""
         return any(sender.position[0] > round_ and not sender.dead for sender in self._senders.values())
@@ -227,6 +241,7 @@ class Inbox:
             return Verdict.SHAPE
         position = expected.position(header)
         if position < self._position:
+            sender.position = max(sender.position, position)
             # One step behind: waited for once, it is in step again.
             if position >= (self.round - 1, SCHEDULED):
                 sender.silent = False

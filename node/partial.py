@@ -31,6 +31,11 @@ class Partial:
         self._members = members
         self._sum = Arrived(chunk.layout)
 
+    @property
+    def numbers(self) -> Float32s:
+        """The sum, or what is left of it after `mean_` or `take_`, shape (num_values,)."""
+        return self._sum.s.numpy()
+
     def clear_(self) -> None:
         """Start with no device in it."""
         self._sum.clear_()
@@ -57,15 +62,13 @@ class Partial:
         accumulate_(self._sum, inbound, 1.0, self.counts > 0)
 
     def mean_(self) -> Float32s:
-        """Divide the sum by the number of devices in it, and return it, shape (num_values,)."""
-        mass, s = self._sum.m, self._sum.s
-        if mass.min() == mass.max():
-            if mass[0] not in (0, 1):
-                s.mul_(1 / float(mass[0]))
-        else:
-            s.div_(torch.from_numpy(np.repeat(np.maximum(mass, 1), self.chunk.layout.values_of_each())))
-        mass.clip(max=1, out=mass)
-        return s.numpy()
+        """Divide the sum by the number of devices in it, of which this one is one, and return it."""
+        s, counts = self._sum.s, self.counts
+        if counts.min() < counts.max():
+            s.div_(torch.from_numpy(np.repeat(counts, self.chunk.layout.values_of_each()).astype(np.float32)))
+        elif counts[0] > 1:
+            s.div_(float(counts[0]))
+        return self.numbers
 
     def round_(self, frame: Bytes) -> None:
         """Put the numbers as others decode them from a frame in the place of one's own."""
@@ -75,14 +78,23 @@ class Partial:
             self._sum.s.copy_(torch.from_numpy(decode(payload, layout)))
 
     def settle_(self, x: torch.Tensor, step: float) -> None:
-        """Move x, shape (num_values,), to the mean wherever there is one: x += step (mean - x)."""
-        self._sum.mix_(x[self.chunk.values], None, step)
+        """Move x, shape (num_values,), to the mean wherever there is one: x += step (mean - x).
+
+        With a step of 1 devices end with the same bits, wherever they were before.
+        """
+        x, there = x[self.chunk.values], self.counts > 0
+        whole = [slice(None)] if there.all() else map(self.chunk.layout.values, np.flatnonzero(there).tolist())
+        for span in whole:
+            if step == 1:
+                x[span].copy_(self._sum.s[span])
+            else:
+                x[span].lerp_(self._sum.s[span], step)
 
     def _counts_in(self, inbound: Inbound) -> Counts:
         """Return how many devices are in each packet that came; impossible numbers count as none."""
         side = inbound.side[: COUNT_BITS // 8 * self.chunk.layout.num_packets]
         counts = side.view("<u2").astype(np.int64)
-        counts[~inbound.receiving.intact | (counts > self._members)] = 0
+        counts[~inbound.receiving.intact | (counts + self.counts > self._members)] = 0
         return counts
 
 

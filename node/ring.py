@@ -82,8 +82,9 @@ class Ring(Averaging):
                 partial.add_own_(self._x)
                 partial.add_(inbound)
                 outgoing = self._pack(partial, partial.mean_(), part=part + 1)
+                if step == self._place.members - 2:  # complete, and everybody shall have the same
+                    partial.round_(outgoing.payload)
             else:
                 partial.take_(inbound)
-                outgoing = self._forward(partial, inbound, part=part + 1)
-            if step == self._place.members - 2:  # complete, and everybody shall have the same
-                partial.round_(outgoing.payload)
+                if inbound is not self._inbounds[-1]:
+                    outgoing = self._forward(partial, inbound, part=part + 1)

@@ -104,9 +104,10 @@ class Tree(Averaging):
             part = self._down_part(k)
             outgoing = self._pack(partial, partial.mean_(), part=part)
             partial.round_(outgoing.payload)  # everybody shall have the same
-            yield from self._send(
-                outgoing, partial, self._down_turns, part=part, ready_air_s=self._ready_air_s(k)
-            )
+            if self._down_turns:
+                yield from self._send(
+                    outgoing, partial, self._down_turns, part=part, ready_air_s=self._ready_air_s(k)
+                )
 
     def _down(self) -> Program:
         for k, partial in enumerate(self._partials):

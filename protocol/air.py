@@ -112,7 +112,8 @@ class AirLink:
     def gains(self, transmission: Transmission, layout: Layout, access: Access | None = None) -> Floats:
         """Power gain that each packet meets: that of the coherence block in which its airtime falls.
 
-        access: the grid that the transmission lies in, where that is not this link's.
+        access: the grid that the transmission lies in, where that is not this link's. A round has as many
+        fades as its gossip needs; where a tree or a ring takes longer they come again.
         """
         radio = self._experiment.radio
         if not radio.coherence_packets:
@@ -123,7 +124,7 @@ class AirLink:
         starts_s = _offset_s(transmission, access) + np.cumsum(packets_s) - packets_s
         blocks = (starts_s / self._block_s + _ROUNDING).astype(np.int64)
         gains = self._fading.gains(transmission.round)
-        return gains[np.minimum(blocks, len(gains) - 1)]
+        return gains[blocks % len(gains)]
 
     def block_gains(self, transmission: Transmission, num_blocks: int) -> Floats:
         """Power gain of each of the blocks that an analog frame is divided into, shape (num_blocks,)."""

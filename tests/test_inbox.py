@@ -103,7 +103,7 @@ REFUSED = [
     (replace(GOOD, kind=Kind.ACK), PARAMETERS_BYTES, Verdict.SHAPE),
     (replace(GOOD, kind=Kind.ACK, payload_bytes=ACK_BYTES), PARAMETERS_BYTES, Verdict.SHAPE),
     (replace(GOOD, kind=Kind.SCALE), PARAMETERS_BYTES, Verdict.SHAPE),
-    (replace(GOOD, flags=5), PARAMETERS_BYTES, Verdict.SHAPE),
+    (replace(GOOD, flags=9), PARAMETERS_BYTES, Verdict.SHAPE),
     (replace(GOOD, modulation=0), PARAMETERS_BYTES, Verdict.SHAPE),
     (replace(GOOD, modulation=1), PARAMETERS_BYTES, Verdict.SHAPE),
     (replace(header(kind=Kind.ACK), modulation=2), ACK_BYTES, Verdict.SHAPE),
