@@ -81,7 +81,7 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                 peers.leaves = bool(leaves)
                 pacer.hold(radio.air_s, peers, control)
                 watch.lap("pace")
-                averaged = exchanges.average(x, round_, control, watch)
+                averaged = exchanges.average(x, round_, control, watch, contributes=not planner.relays)
                 gossips = planner.gossips(averaged, exchanges.gossip_at_most_j)
                 for sweep in range(experiment.aggregation.sweeps if gossips else 0):
                     sent = exchanges.encode(x, round_, sweep)

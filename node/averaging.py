@@ -16,14 +16,15 @@ import torch
 
 from node.digital import Digital, Inbound, Outbound
 from node.inbox import SCHEDULED, Part
-from node.partial import Partial, PartialFrames, shape_of
+from node.partial import Partial, PartialFrames
 from node.radio import Grid
 from node.stopwatch import Stopwatch
 from node.transport.zmq import Outgoing
-from protocol.access import COUNT_BITS, plan_scheduled_access
-from protocol.codec import Chunk, Float32s, Layout
+from protocol.access import plan_scheduled_access
+from protocol.codec import Chunk
 from protocol.frame import Kind
 from protocol.messages import Averaged
+from protocol.scalars import Scalars
 from protocol.streams import Purpose, stream
 
 Program: TypeAlias = Iterator[Inbound | Outbound]
@@ -50,13 +51,15 @@ class Averaging(ABC):
         self._device = digital.peers.device
         self._broadcast = digital.radio.knobs.cast == "broadcast"
         self._answered = digital.radio.knobs.attempts > 1
-        self._partials = [Partial(chunk, members=members) for chunk in chunks]
+        adaptive = digital.radio.experiment.training.is_adaptive
+        self._partials = [Partial(chunk, members=members, adaptive=adaptive) for chunk in chunks]
         self._frames = PartialFrames()
         self._grid = self._plan_grid(links, turns)
         self._first_part = digital.radio.experiment.aggregation.sweeps
         self._waits: list[tuple[Program, Inbound | Outbound | None]] = []
         self._x = torch.empty(0)
         self._round = 0
+        self._contributes = True
         self.broken = False
 
     @property
@@ -78,9 +81,10 @@ class Averaging(ABC):
     def _programs(self) -> Iterable[Program]:
         """Return what this device does in a round, as programs that go on side by side."""
 
-    def begin(self, x: torch.Tensor, round_: int) -> None:
+    def begin(self, x: torch.Tensor, round_: int, *, contributes: bool) -> None:
         """Enter a round with the parameters x, shape (num_values,), and send what can be sent at once."""
         self._x, self._round, self.broken = x, round_, False
+        self._contributes = contributes
         self._digital.begin(round_, SCHEDULED, self._grid, answered=self._answered)
         for partial in self._partials:
             partial.clear_()
@@ -115,6 +119,8 @@ class Averaging(ABC):
         else:
             for partial in self._partials:
                 partial.settle_(x, step)
+            heard = [partial.scalars for partial in self._partials if partial.scalars.devices > 0]
+            self._radio.told = heard[0] if heard else Scalars()
         there = counts[counts > 0]
         return Averaged(
             kind=self.kind,
@@ -147,19 +153,25 @@ class Averaging(ABC):
         """Await the frame of a partial mean from a device, sent in a turn of its slot."""
         deadline_s = self._radio.experiment.aggregation.round_deadline_air_s
         return self._digital.listen(
-            shape_of(part, partial.chunk.layout),
+            partial.shape(part),
             device,
             self._x[partial.chunk.values].numpy(),
             turn=turn,
             deadline_air_s=self._radio.air_s + deadline_s,
         )
 
-    def _pack(self, partial: Partial, mean: Float32s, *, part: int) -> Outgoing:
+    def _add_own_(self, partial: Partial) -> None:
+        """Add what this device has learned, and what it tells the others; who only relays is in no mean."""
+        if self._contributes:
+            partial.add_own_(self._x)
+        partial.scalars = partial.scalars.joined(self._radio.said)
+
+    def _pack(self, partial: Partial, *, part: int) -> Outgoing:
         """Write the frame of a partial mean; int8 rounds at random, so that no mean is biased."""
         rng, seed = None, self._radio.experiment.seed
         if partial.chunk.layout.kind == "int8":
             rng = stream(seed, Purpose.QUANTISATION, round_=self._round, attempt=part, a=self._device)
-        return self._frames.pack(mean, partial.counts, shape_of(part, partial.chunk.layout), rng)
+        return self._frames.pack(partial, part, rng)
 
     def _forward(self, partial: Partial, inbound: Inbound, *, part: int) -> Outgoing:
         """Return the frame of a mean as it came, so that nothing is rounded twice.
@@ -168,15 +180,14 @@ class Averaging(ABC):
         anew.
         """
         if inbound.accepted:
-            return self._pack(partial, partial.numbers, part=part)
-        return self._frames.copy(inbound.whole, partial.counts, part=part)
+            return self._pack(partial, part=part)
+        return self._frames.copy(inbound.whole, partial, part)
 
     def _send(
         self, outgoing: Outgoing, partial: Partial, turns: Mapping[int, int], *, part: int, ready_air_s: float
     ) -> Program:
         """Send a frame, each receiver in its turn; the next one waits until this one has been answered."""
-        shape = shape_of(part, partial.chunk.layout)
-        outbound = self._digital.send(shape, outgoing, turns, ready_air_s=ready_air_s)
+        outbound = self._digital.send(partial.shape(part), outgoing, turns, ready_air_s=ready_air_s)
         missed = turns.keys() - outbound.reached
         if not all(self._inbox.is_dead(device) for device in missed):  # its queue is full: it waits in vain
             self.broken = True
@@ -185,21 +196,21 @@ class Averaging(ABC):
 
     def _plan_grid(self, links: Iterable[int], turns: Turns) -> Grid:
         """Lay out the slots for frames of the largest chunk."""
-        largest = max((partial.chunk.layout for partial in self._partials), key=lambda c: c.payload_bytes)
+        largest = max((partial.shape(0) for partial in self._partials), key=lambda s: s.layout.payload_bytes)
         access = plan_scheduled_access(
             self._radio.experiment,
-            largest,
+            largest.layout,
             num_colours=self._radio.num_colours,
             data_turns=turns.data,
             ack_turns=turns.ack,
-            side_bits=COUNT_BITS * largest.num_packets,
+            side_bits=largest.side_bits,
         )
         return Grid(
             access, self._radio.grid.slot, {device: turn for turn, device in enumerate(sorted(links))}
         )
 
-    def _part(self, comes: Layout, goes: Layout) -> Part:
+    def _part(self, comes: Partial, goes: Partial) -> Part:
         """Say what frames and answers are like, where one chunk comes and another one goes."""
-        shape = shape_of(0, comes)
-        frame, answer = shape.side_bytes + comes.payload_bytes, -(-goes.num_packets // 8)
-        return Part({Kind.PARAMETERS: frame, Kind.ACK: answer}, comes)
+        shape = comes.shape(0)
+        frame = shape.side_bytes + shape.layout.payload_bytes
+        return Part({Kind.PARAMETERS: frame, Kind.ACK: -(-goes.chunk.layout.num_packets // 8)}, shape.layout)

@@ -89,7 +89,9 @@ class Exchanges:
         one = self.radio.grid.access.at_most_j(self.radio.hardware, sends=sends, to=degree, hears=degree)
         return experiment.aggregation.sweeps * one
 
-    def average(self, x: torch.Tensor, round_: int, control: Control, watch: Stopwatch) -> Averaged | None:
+    def average(
+        self, x: torch.Tensor, round_: int, control: Control, watch: Stopwatch, *, contributes: bool = True
+    ) -> Averaged | None:
         """Move x, shape (num_values,), to its mean over all devices, along the tree or ring of the schedule.
 
         None if there is no schedule, or it broke in an earlier round; if it breaks in this one, x stays as
@@ -99,7 +101,7 @@ class Exchanges:
         averaging = self._averaging
         if averaging is None:
             return None
-        averaging.begin(x, round_)
+        averaging.begin(x, round_, contributes=contributes)
         self._wait_for(averaging, control, watch, averaging.break_off)
         if averaging.broken:  # until the next schedule
             self._averaging = None

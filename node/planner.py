@@ -61,6 +61,11 @@ class Planner:
         """Of this round: this device's, 0 if it only relays, and the mean over all that train; 0: unknown."""
         return self._num, self._mean
 
+    @property
+    def relays(self) -> bool:
+        """Whether this device trains no more than to pass on what others learned, and is in no mean."""
+        return self._num == 0 and self._experiment.training.local_rounds != 0
+
     def begin_round(self, exchange_at_most_j: float) -> None:
         """Settle the local rounds of this round: as announced, where that leaves enough for an exchange."""
         left = self._left()

@@ -41,9 +41,7 @@ class Ring(Averaging):
     def parts(self) -> dict[int, Part]:
         """What the frames of each step are like; what is answered is the chunk that goes."""
         return {
-            self._first_part + step: self._part(
-                self._coming(step).chunk.layout, self._going(step).chunk.layout
-            )
+            self._first_part + step: self._part(self._coming(step), self._going(step))
             for step in range(self._steps)
         }
 
@@ -69,8 +67,9 @@ class Ring(Averaging):
 
     def _go_round(self) -> Program:
         first = self._going(0)
-        first.add_own_(self._x)
-        outgoing, ready_air_s = self._pack(first, first.mean_(), part=self._first_part), self._radio.air_s
+        self._add_own_(first)
+        first.mean_()
+        outgoing, ready_air_s = self._pack(first, part=self._first_part), self._radio.air_s
         for step, inbound in enumerate(self._inbounds):
             part = self._first_part + step
             yield from self._send(
@@ -79,9 +78,10 @@ class Ring(Averaging):
             yield inbound
             partial, ready_air_s = self._coming(step), inbound.end_air_s
             if step < self._place.members - 1:
-                partial.add_own_(self._x)
+                self._add_own_(partial)
                 partial.add_(inbound)
-                outgoing = self._pack(partial, partial.mean_(), part=part + 1)
+                partial.mean_()
+                outgoing = self._pack(partial, part=part + 1)
                 if step == self._place.members - 2:  # complete, and everybody shall have the same
                     partial.round_(outgoing.payload)
             else:

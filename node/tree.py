@@ -44,7 +44,7 @@ class Tree(Averaging):
     def parts(self) -> dict[int, Part]:
         """What frames are like: of every chunk one on its way up, then one on its way down."""
         return {
-            part: self._part(partial.chunk.layout, partial.chunk.layout)
+            part: self._part(partial, partial)
             for k, partial in enumerate(self._partials)
             for part in (self._up_part(k), self._down_part(k))
         }
@@ -80,7 +80,7 @@ class Tree(Averaging):
     def _gather(self, k: int) -> Program:
         """Join a chunk of one's own with those of all children, in their order."""
         partial = self._partials[k]
-        partial.add_own_(self._x)
+        self._add_own_(partial)
         for inbound in self._from_children[k]:
             yield inbound
             partial.add_(inbound)
@@ -92,7 +92,8 @@ class Tree(Averaging):
         for k, partial in enumerate(self._partials):
             yield from self._gather(k)
             part = self._up_part(k)
-            outgoing = self._pack(partial, partial.mean_(), part=part)
+            partial.mean_()
+            outgoing = self._pack(partial, part=part)
             yield from self._send(
                 outgoing, partial, {parent: UP_TURN}, part=part, ready_air_s=self._ready_air_s(k)
             )
@@ -102,7 +103,8 @@ class Tree(Averaging):
         for k, partial in enumerate(self._partials):
             yield from self._gather(k)
             part = self._down_part(k)
-            outgoing = self._pack(partial, partial.mean_(), part=part)
+            partial.mean_()
+            outgoing = self._pack(partial, part=part)
             partial.round_(outgoing.payload)  # everybody shall have the same
             if self._down_turns:
                 yield from self._send(
