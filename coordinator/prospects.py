@@ -1,6 +1,6 @@
 """What each device has to reckon with before its first round: costs of an exchange, and local rounds."""
 
-from math import fsum
+from statistics import harmonic_mean
 
 from coordinator.schedule.epochs import EpochPlan
 from protocol.config import Experiment
@@ -35,7 +35,7 @@ def look_ahead(experiment: Experiment, plan: EpochPlan) -> dict[int, Prospect]:
     return {
         device: Prospect(
             local_rounds=first[device],
-            mean_local_rounds=fsum(training) / len(training) if training else 0.0,
+            mean_local_rounds=harmonic_mean(training) if training else 0.0,
             exchange_j=costs[device].aggregation_j,
             exchange_air_s=costs[device].aggregation_air_s,
         )

@@ -129,7 +129,7 @@ class Roster:
                 return self._reschedule_if_all_have_told()
             case Done():
                 member.rounds = message.rounds
-                if message.why_early and message.rounds < self.experiment.rounds:
+                if message.why_early:
                     member.left = message.why_early
                 elif message.rounds < self.experiment.rounds and not self.stopped:
                     bye = Tell(peer, Bye())

@@ -180,7 +180,8 @@ def summarise(run: History, experiment: Experiment, parameters: list[Path], run_
     round_wall_s = [report.wall_s for report in run.reports]
     heard = run.heard()
     missing = [h.missing for h in heard]
-    final = [path for path in parameters if int(path.stem.rpartition("-")[2]) in alive]
+    stayed = alive - {e.device for e in run.left}
+    final = [path for path in parameters if int(path.stem.rpartition("-")[2]) in (stayed or alive)]
     return Summary(
         run_id=run.started.run_id,
         run_dir=str(run_dir),

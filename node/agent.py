@@ -76,14 +76,14 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                 watch.lap("train")
                 radio.compute(trained, planner.cpu_hz(round_))
                 radio.said = planner.announce(round_, trained, exchanges.at_most_j)
-                if round_ + 1 < experiment.rounds:
-                    leaves = planner.why_leave(2, exchanges.at_most_j)  # this exchange and the next
+                leaves = planner.why_leave_after(round_, exchanges.at_most_j)
                 peers.leaves = bool(leaves)
                 pacer.hold(radio.air_s, peers, control)
                 watch.lap("pace")
                 averaged = exchanges.average(x, round_, control, watch, contributes=not planner.relays)
-                gossips = planner.gossips(averaged, exchanges.gossip_at_most_j)
-                for sweep in range(experiment.aggregation.sweeps if gossips else 0):
+                cut_off = planner.why_cut_off(averaged, exchanges.gossip_at_most_j)
+                leaves, gossips = leaves or cut_off, averaged is None or averaged.broken
+                for sweep in range(experiment.aggregation.sweeps if gossips and not cut_off else 0):
                     sent = exchanges.encode(x, round_, sweep)
                     watch.lap("encode")
                     pacer.hold(radio.air_s, peers, control)

@@ -58,7 +58,7 @@ class Planner:
 
     @property
     def local_rounds(self) -> tuple[int, float]:
-        """Of this round: this device's, 0 if it only relays, and the mean over all that train; 0: unknown."""
+        """Of this round: its own, 0 if it only relays, and the harmonic mean of those who train, if known."""
         return self._num, self._mean
 
     @property
@@ -94,25 +94,44 @@ class Planner:
         if self._adaptive:
             self._wanted = self._decide(round_ + 1, exchange_at_most_j)
         loss = trained.loss if trained and trained.loss is not None else self._loss
-        if loss is None:  # it has not trained yet, and has heard of nobody who has
+        if not self._wanted or loss is None:  # who does not train next is in no mean
             return Scalars()
-        return Scalars(devices=float(self._wanted > 0), local_rounds=float(self._wanted), loss=loss)
+        return Scalars(devices=1.0, inverse_local_rounds=1 / self._wanted, loss=loss)
 
     def learn(self, heard: Scalars) -> None:
         """Take in what the others have announced, and what the exchange has cost."""
         before_j, before_air_s = self._began
         self._exchange_j.see(self._radio.spent_j - before_j)
         self._exchange_air_s.see(self._radio.air_s - before_air_s)
-        self._mean = heard.local_rounds
+        self._mean = 1 / heard.inverse_local_rounds if heard.inverse_local_rounds else 0.0
         if heard.devices > 0:
             self._loss = heard.loss
 
-    def why_leave(self, num_exchanges: int, exchange_at_most_j: float) -> str:
-        """Say why this device cannot take part in so many more exchanges; empty if it can."""
+    def why_leave_after(self, round_: int, exchange_at_most_j: float) -> str:
+        """Say, before the exchange of a round, why this device cannot take part in those that follow it.
+
+        Where a schedule is due after it, it must be good for all of its rounds: who leaves on the way breaks
+        the tree or ring of all others.
+        """
+        aggregation = self._experiment.aggregation
+        rounds_left = self._experiment.rounds - 1 - round_
+        if not rounds_left:
+            return ""
+        due = aggregation.is_scheduled and (round_ + 1) % aggregation.epoch_rounds == 0
+        more = min(aggregation.epoch_rounds, rounds_left) - 1 if due else 0
+        return self.why_leave(2, exchange_at_most_j, more=more)
+
+    def why_cut_off(self, averaged: Averaged | None, gossip_at_most_j: float) -> str:
+        """Say why this device cannot gossip in place of a schedule that broke; empty if it need not or can."""
+        return self.why_leave(1, gossip_at_most_j) if averaged is not None and averaged.broken else ""
+
+    def why_leave(self, num_exchanges: int, exchange_at_most_j: float, *, more: int = 0) -> str:
+        """Say why it cannot pay for exchanges at their dearest, and for more as usual; empty if it can."""
         left, own = self._left(), self._radio.hardware
-        needed_j = num_exchanges * exchange_at_most_j
-        needed_s = num_exchanges * self._exchange_air_s.mean
-        exchanges = "an exchange" if num_exchanges == 1 else f"{num_exchanges} exchanges"
+        needed_j = num_exchanges * exchange_at_most_j + more * self._exchange_j.mean
+        needed_s = (num_exchanges + more) * self._exchange_air_s.mean
+        number = num_exchanges + more
+        exchanges = "an exchange" if number == 1 else f"{number} exchanges"
         if left.energy_j < needed_j:
             return (
                 f"of its {own.budget_j:g} J {left.energy_j:.3g} J are left, and {exchanges} may take "
@@ -173,7 +192,3 @@ class Planner:
             learning_rate=training.learning_rate / (1 - training.momentum),
             num_devices=self._experiment.devices,
         )
-
-    def gossips(self, averaged: Averaged | None, exchange_at_most_j: float) -> bool:
-        """Say whether this device mixes with its neighbours: there was no schedule, or it broke."""
-        return averaged is None or (averaged.broken and not self.why_leave(1, exchange_at_most_j))

@@ -48,11 +48,12 @@ class Trainer:
         self._order = torch.empty(0, dtype=torch.int64)
 
     def local_sgd(self, num_local_rounds: int, mean_local_rounds: float = 0.0) -> Trained:
-        """Take the local rounds of one round in place, normalised to the mean over devices where they differ.
+        """Take the local rounds of one round in place, normalised to a mean over devices where they differ.
 
-        x + (||a(tbar)||_1 / ||a(tau)||_1) (y - x), y after tau steps and ||a||_1 the sum of their weights, so
+        x + (||a(tref)||_1 / ||a(tau)||_1) (y - x), y after tau steps and ||a||_1 the sum of their weights, so
         that nobody counts for more by doing more (FedNova: Wang et al., "Tackling the objective inconsistency
-        problem in heterogeneous federated optimization", NeurIPS 2020).
+        problem in heterogeneous federated optimization", NeurIPS 2020). tref is the harmonic mean of the tau:
+        the noise of the mean update is then that of tref steps, however unequal they are.
         """
         x, losses, began_s = self._model.x, [], thread_time()
         scale = 1.0

@@ -125,7 +125,7 @@ class Prospect(Message):
     local_rounds: NonNegativeInt
     """Of its first round."""
     mean_local_rounds: float
-    """Of the first round, over all devices that train in it."""
+    """Of the first round: harmonic mean over all devices that train in it."""
     exchange_j: float
     """What averaging is expected to cost this device in a round, waiting included."""
     exchange_air_s: float

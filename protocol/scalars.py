@@ -20,8 +20,8 @@ class Scalars:
 
     devices: float = 0.0
     """Weight of the means: devices that train next round, in gossip each with its mixing weight."""
-    local_rounds: float = 0.0
-    """Local rounds of the NEXT round: known one round ahead, so that everybody knows the mean in time."""
+    inverse_local_rounds: float = 0.0
+    """1 / tau of the NEXT round: known one round ahead, so that everybody knows the mean in time."""
     loss: float = 0.0
     """Training loss of this round."""
     gradient_norm_sq: float = 0.0

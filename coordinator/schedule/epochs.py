@@ -21,6 +21,7 @@ from coordinator.schedule.tree import ROOT, Tree, tree_cost
 from protocol.access import plan_access
 from protocol.air import planned_round_s
 from protocol.config import Experiment
+from protocol.hardware import fleet
 from protocol.messages import RingPlace, TreePlace
 from protocol.theory.contraction import contraction
 
@@ -68,7 +69,8 @@ class Epochs:
     def first(self) -> EpochPlan:
         """Lay out the first epoch, in which nobody has told anything yet."""
         static = self._coherence_s() == inf and self._experiment.radio.fading == "none"
-        return self._lay_out(0, self._mean_db if static else None, {}, correlation=0.0)
+        budgets_j = {device: own.budget_j for device, own in enumerate(fleet(self._experiment))}
+        return self._lay_out(0, self._mean_db if static else None, budgets_j, correlation=0.0)
 
     def next(self, round_: int, reports: Reports) -> EpochPlan:
         """Lay out an epoch for the devices that have told how well they hear each other."""
