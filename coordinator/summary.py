@@ -219,7 +219,7 @@ def _modelled(run: History, experiment: Experiment, alive: set[int]) -> Modelled
     """Condense modelled seconds and joules, and judge whether a paced clock was kept."""
     clock = experiment.runtime.clock
     missed = sum(report.deadlines_missed for report in run.reports)
-    # One before each exchange, and one when the round is over.
+    # One before each exchange, and one when the round is over; a schedule's round has no more.
     set_ = (experiment.aggregation.sweeps + 1) * len(run.reports)
     reason = ""
     if clock == "paced" and missed > MAX_MISSED * set_:

@@ -78,8 +78,9 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                 radio.said = planner.announce(round_, trained, exchanges.at_most_j)
                 leaves = planner.why_leave_after(round_, exchanges.at_most_j)
                 peers.leaves = bool(leaves)
-                pacer.hold(radio.air_s, peers, control)
-                watch.lap("pace")
+                if exchanges.follows_schedule:
+                    pacer.hold(radio.air_s, peers, control)
+                    watch.lap("pace")
                 averaged = exchanges.average(x, round_, control, watch, contributes=not planner.relays)
                 cut_off = planner.why_cut_off(averaged, exchanges.gossip_at_most_j)
                 leaves, gossips = leaves or cut_off, averaged is None or averaged.broken

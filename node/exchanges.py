@@ -77,6 +77,11 @@ class Exchanges:
         )
 
     @property
+    def follows_schedule(self) -> bool:
+        """Whether it averages along a tree or a ring."""
+        return self._averaging is not None
+
+    @property
     def at_most_j(self) -> float:
         """What the next exchange may cost this device at most, without idling [J]."""
         return self._averaging.at_most_j if self._averaging else self.gossip_at_most_j

@@ -122,7 +122,7 @@ class Planner:
         return self.why_leave(2, exchange_at_most_j, more=more)
 
     def why_cut_off(self, averaged: Averaged | None, gossip_at_most_j: float) -> str:
-        """Say why this device cannot gossip in place of a schedule that broke; empty if it need not or can."""
+        """Say why it cannot gossip in place of a schedule that broke; empty if it need not or can."""
         return self.why_leave(1, gossip_at_most_j) if averaged is not None and averaged.broken else ""
 
     def why_leave(self, num_exchanges: int, exchange_at_most_j: float, *, more: int = 0) -> str:

@@ -137,7 +137,7 @@ REFUSED = {
     ),
     "beyond the maximum": repeat_from(EXPERIMENT, 1, MISSING, attempt=3),
     "a whole frame": frame_from(EXPERIMENT, 1, attempt=1),
-    "another flag": replace(AGAIN, header=replace(unpack(AGAIN.header), flags=5).pack()),
+    "another flag": replace(AGAIN, header=replace(unpack(AGAIN.header), flags=9).pack()),
     "no modulation": replace(AGAIN, header=replace(unpack(AGAIN.header), modulation=0).pack()),
     "an answer beyond the maximum": ack_from(EXPERIMENT, 1, attempt=3),
     "an answer that is too long": replace(

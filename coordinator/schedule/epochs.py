@@ -107,7 +107,8 @@ class Epochs:
         if scheme in ("tree", "ring"):
             reason = f"no {scheme} joins all devices over links that carry anything"
         rival = self._rival(absent)
-        cost = gossip(choice.links, rival.edges, sweeps=aggregation.sweeps, cast=rival.cast)
+        links = self._prices.of(self._mean_db, frames=1, faded=True, even_deaf=True).without(absent)
+        cost = gossip(links, rival.edges, sweeps=aggregation.sweeps, cast=rival.cast)
         return self._plan(round_, cost, choice, reason)
 
     def _plan(

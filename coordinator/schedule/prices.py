@@ -38,11 +38,12 @@ class Prices:
     num_colours: int
     tables: tuple[PacketErrorTable, ...] = ()
 
-    def of(self, snrs_db: Floats, *, frames: int, faded: bool) -> LinkCosts:
+    def of(self, snrs_db: Floats, *, frames: int, faded: bool, even_deaf: bool = False) -> LinkCosts:
         """Price a whole model, cut into so many frames, on every link.
 
         snrs_db: Es/N0 of each row's signal at each column, shape (n, n), -inf where there is no link; its
-        mean over fading (faded), or as it is now. Costs are infinite where next to nothing would arrive.
+        mean over fading (faded), or as it is now. Costs are infinite where next to nothing would arrive,
+        unless they are asked for even there: gossip sends in any case.
         """
         radio, devices = self.experiment.radio, fleet(self.experiment)
         linked = np.isfinite(snrs_db)
@@ -53,7 +54,7 @@ class Prices:
             on_grid = _symbols_on_grid(radio, self.layout, frames, faded, self.tables)
             data_s, ack_s, lost = (np.interp(at, _GRID_DB, of_grid) for of_grid in on_grid)
             data_s, ack_s = data_s / bandwidth_hz, ack_s / bandwidth_hz
-            linked &= lost < DEAF
+            linked &= (lost < DEAF) | even_deaf
         tx_w = np.array([device.tx_power_w for device in devices])
         rx_w = np.array([device.rx_power_w for device in devices])
         return LinkCosts(
