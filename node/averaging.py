@@ -9,6 +9,7 @@ somebody is gone that this device waits for, the exchange is broken, and nothing
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -55,7 +56,10 @@ class Averaging(ABC):
         self._partials = [Partial(chunk, members=members, adaptive=adaptive) for chunk in chunks]
         self._frames = PartialFrames()
         self._grid = self._plan_grid(links, turns)
-        self._first_part = digital.radio.experiment.aggregation.sweeps
+        aggregation = digital.radio.experiment.aggregation
+        self._first_part = aggregation.sweeps
+        self._deadline_s = aggregation.round_deadline_air_s
+        """Within which partial means must come; the complete one, which waited for them, is waited for."""
         self._waits: list[tuple[Program, Inbound | Outbound | None]] = []
         self._x = torch.empty(0)
         self._round = 0
@@ -149,9 +153,10 @@ class Averaging(ABC):
             return self._digital.is_coming(wait)
         return any(self._digital.is_going(wait, device) for device in wait.turns)
 
-    def _listen(self, partial: Partial, device: int, *, part: int, turn: int) -> Inbound:
-        """Await the frame of a partial mean from a device, sent in a turn of its slot."""
-        deadline_s = self._radio.experiment.aggregation.round_deadline_air_s
+    def _listen(
+        self, partial: Partial, device: int, *, part: int, turn: int, deadline_s: float = inf
+    ) -> Inbound:
+        """Await the frame of a mean from a device, sent in a turn of its slot."""
         return self._digital.listen(
             partial.shape(part),
             device,

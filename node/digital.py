@@ -154,8 +154,8 @@ class Digital:
             self.radio.tally(device).packets_sent += shape.layout.num_packets
         if self._answered:
             self.peers.inbox.await_(outbound.reached, Kind.ACK, part=shape.part)
-            for device in turns.keys() - outbound.reached:
-                sending.give_up(device)
+            for device in turns:
+                self._hear_answer(outbound, device)  # none will come of whoever is gone, or was not reached
         outbound.start_air_s = min(starts)
         return outbound
 
@@ -345,6 +345,8 @@ class Digital:
         final = bool(frame.header.flags & FLAG_FINAL) or bool(got.all())
         sending.answer(device, got, final=final, air_s=arrival_air_s)
         self.radio.ledger.receive(device, self._grid.access.ack_turn_s)
+        turn = outbound.turns[device]  # what follows was not known before
+        self._free_air_s[turn] = max(self._free_air_s[turn], arrival_air_s)
         self.end_air_s = max(self.end_air_s, arrival_air_s)
 
     def _repeat(self, outbound: Outbound, repeat: Repeat) -> None:
@@ -362,3 +364,4 @@ class Digital:
                 self.peers.inbox.await_((device,), Kind.ACK, part=whole.part, attempt=repeat.attempt)
             else:
                 outbound.sending.unsent(device)
+            self._hear_answer(outbound, device)

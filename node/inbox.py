@@ -127,6 +127,8 @@ class Inbox:
         self._position: Position = (0, SCHEDULED)
         self._scheduled: Mapping[int, Part] = {}
         self._scheduled_since = 0
+        self._followed = -1
+        """The latest round in which this device followed the schedule, or began to."""
         self.dropped: Counter[tuple[int, Verdict]] = Counter()
 
     @property
@@ -141,6 +143,8 @@ class Inbox:
     def begin(self, round_: int, sweep: int = 0) -> None:
         """Enter a sweep of a round, or its schedule; forget all earlier frames, and await none yet."""
         self._position = (round_, sweep)
+        if sweep == SCHEDULED:
+            self._followed = round_
         for sender in self._senders.values():
             sender.dead = sender.dead or round_ > sender.leaves
             sender.frames = {
@@ -220,10 +224,27 @@ class Inbox:
 
     def may_come(self, device: int, kind: Kind | None = None, part: int | None = None) -> bool:
         """Say whether an awaited frame (of this kind, of this part) is missing and may yet be sent."""
-        return not self.is_gone(device) and any(
+        missing = any(
             (self.round, *awaited) not in self._senders[device].frames
             for awaited in self._senders[device].awaited
             if kind in (None, awaited[1]) and part in (None, awaited[0])
+        )
+        return missing and not self.is_gone(device) and not self._is_overtaken()
+
+    def _is_overtaken(self) -> bool:
+        """Say whether this device broke off this round's schedule, and a living neighbour completed it.
+
+        That one waits in the next round, and if this device waited here for somebody silent, it would give
+        up both.
+        """
+        if self._followed != self.round or self._position[1] == SCHEDULED:
+            return False
+        return any(
+            (self.round, part, kind, attempt) not in sender.frames
+            for sender in self._senders.values()
+            if sender.position > self._position and not sender.dead
+            for part, kind, attempt in sender.awaited
+            if kind is Kind.PARAMETERS and attempt == 0
         )
 
     def _judge(self, frame: Frame) -> Verdict:

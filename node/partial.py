@@ -90,15 +90,13 @@ class Partial:
 
         With a step of 1 devices end with the same bits, wherever they were before.
         """
-        x, there = x[self.chunk.values], self.counts > 0
-        whole = (
-            [slice(None)] if there.all() else map(self.chunk.layout.values, np.flatnonzero(there).tolist())
-        )
-        for span in whole:
+        own, mean, there = x[self.chunk.values], self._sum.s, np.flatnonzero(self.counts)
+        everything = len(there) == self.chunk.layout.num_packets
+        for span in [slice(None)] if everything else map(self.chunk.layout.values, there.tolist()):
             if step == 1:
-                x[span].copy_(self._sum.s[span])
+                own[span].copy_(mean[span])
             else:
-                x[span].lerp_(self._sum.s[span], step)
+                own[span].lerp_(mean[span], step)
 
     def _counts_in(self, inbound: Inbound) -> Counts:
         """Return how many devices are in each packet that came; impossible numbers count as none."""

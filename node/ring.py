@@ -8,6 +8,7 @@ Comput. 69(2), 2009).
 """
 
 from collections.abc import Iterable
+from math import inf
 from typing import Literal
 
 from node.averaging import Averaging, Program, Turns
@@ -60,7 +61,13 @@ class Ring(Averaging):
 
     def _programs(self) -> Iterable[Program]:
         self._inbounds = [
-            self._listen(self._coming(step), self._place.previous, part=self._first_part + step, turn=TURN)
+            self._listen(
+                self._coming(step),
+                self._place.previous,
+                part=self._first_part + step,
+                turn=TURN,
+                deadline_s=self._deadline_s if step < self._place.members - 1 else inf,
+            )
             for step in range(self._steps)
         ]
         return [self._go_round()]

@@ -66,7 +66,10 @@ class Tree(Averaging):
     def _programs(self) -> Iterable[Program]:
         place, chunks = self._place, list(enumerate(self._partials))
         self._from_children = [
-            [self._listen(p, child, part=self._up_part(k), turn=UP_TURN) for child in place.children]
+            [
+                self._listen(p, child, part=self._up_part(k), turn=UP_TURN, deadline_s=self._deadline_s)
+                for child in place.children
+            ]
             for k, p in chunks
         ]
         if place.parent is None:
