@@ -520,3 +520,36 @@ def test_who_gossips_has_left_the_schedule():
     assert inbox.get(1, Kind.PARAMETERS) is not None
     assert inbox.feed(chunk(2)) is Verdict.STALE
     assert inbox.waiting_for() == [1, 2]
+
+
+def test_who_gossiped_in_an_earlier_round_of_a_schedule_has_left_it():
+    inbox = inbox_at(ROUND, awaited=())
+    inbox.begin(ROUND, SCHEDULED)
+    inbox.expect({2: Part(CHUNK_BYTES, CHUNK)}, since=ROUND - 1)
+    assert inbox.feed(frame(1, round_=ROUND - 2)) is Verdict.STALE  # before it began
+    assert not inbox.is_schedule_left()
+    assert inbox.feed(chunk(2)) is Verdict.TAKEN
+    assert not inbox.is_schedule_left()
+    assert inbox.feed(frame(1, round_=ROUND - 1)) is Verdict.STALE
+    assert inbox.is_schedule_left()
+    inbox.died(1, NEIGHBOURS[1])
+    assert not inbox.is_schedule_left()  # those who need it see so themselves
+
+
+def test_who_broke_off_waits_for_nobody_where_another_completed_the_round():
+    inbox = inbox_at(ROUND, awaited=())
+    inbox.expect({2: Part(CHUNK_BYTES, CHUNK)})
+    inbox.begin(ROUND, SCHEDULED)
+    begin(inbox, ROUND)
+    assert inbox.waiting_for() == [1, 2]
+    assert inbox.feed(chunk(1, round_=ROUND + 1)) is Verdict.EARLY
+    assert inbox.waiting_for() == []
+    inbox.died(1, NEIGHBOURS[1])
+    assert inbox.waiting_for() == [2]
+
+
+def test_who_gossips_waits_for_others_where_one_goes_on():
+    inbox = inbox_at(ROUND, awaited=())
+    begin(inbox, ROUND)
+    assert inbox.feed(frame(1, round_=ROUND + 1)) is Verdict.EARLY
+    assert inbox.waiting_for() == [2]
