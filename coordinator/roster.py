@@ -134,9 +134,8 @@ class Roster:
                 elif message.rounds < self.experiment.rounds and not self.stopped:
                     bye = Tell(peer, Bye())
                     return [bye, *self.lose(member.device, f"left after {message.rounds} rounds")]
-                member.done = True
-                farewell = self._tell_neighbours_of_the_end(member) if member.left else []
-                return farewell + self._reschedule_if_all_have_told() + self._end_if_nobody_is_active()
+                member.done = True  # who left has told its neighbours itself, behind all its frames
+                return self._reschedule_if_all_have_told() + self._end_if_nobody_is_active()
             case Failed():
                 if self.phase is Phase.GATHERING:
                     raise (BadInput if message.bad_input else RunError)(message.reason)
@@ -161,13 +160,10 @@ class Roster:
         if self.phase is Phase.GATHERING:
             raise RunError(f"device {device} was lost before the start: {reason}")
         member.lost = reason
-        tells = self._tell_neighbours_of_the_end(member)
+        death = NeighbourDied(device=device, incarnation=member.incarnation)
+        neighbours = [self.members[n] for n in self.network.graph.neighbors(device)]
+        tells = [Tell(n.peer, death) for n in neighbours if n.active]
         return tells + self._reschedule_if_all_have_told() + self._end_if_nobody_is_active()
-
-    def _tell_neighbours_of_the_end(self, member: Member) -> list[Tell]:
-        death = NeighbourDied(device=member.device, incarnation=member.incarnation)
-        neighbours = [self.members[n] for n in self.network.graph.neighbors(member.device)]
-        return [Tell(n.peer, death) for n in neighbours if n.active]
 
     def overdue(self, now_s: float) -> list[int]:
         """Return the devices silent for twice the liveness time, long after their neighbours gave up."""

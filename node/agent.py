@@ -92,9 +92,12 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                     arrived = exchanges.exchange(sent, round_, control, watch, sweep=sweep)
                     arrived.mix_(x, sent.xhat, mixing_step(experiment.aggregation, round_))
                     watch.lap("mix")
+                    if radio.is_cut:
+                        break  # neighbours wait for what this device cannot send any more
                 pacer.hold(radio.air_s, peers, control)
                 watch.lap("pace")
                 planner.learn(radio.told)
+                leaves = leaves or planner.why_cut()
                 evaluated = leaves or is_evaluated(experiment, round_)
                 evaluation = trainer.evaluate() if evaluated else None
                 report = Report(
@@ -117,6 +120,8 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                 rounds_done += 1
                 if leaves:
                     break
+            if leaves:
+                peers.say_farewell(rounds_done, radio.air_s)
         except Leave:
             pass
         path = save(model, welcome)
@@ -129,7 +134,7 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
         )
         control.send(done)
         control.wait_for_bye()
-        if control.absent and rounds_done == experiment.rounds:
+        if control.absent and (leaves or rounds_done == experiment.rounds):
             transport.flush(FLUSH_WALL_S)  # nobody told us that all are done: let the last frames go
 
 

@@ -27,6 +27,7 @@ from protocol.analog import Signal, add_noise_, energies, power_control, superpo
 from protocol.codec import Float32s, Layout, side_bytes
 from protocol.fading import Floats
 from protocol.frame import Kind
+from protocol.hardware import hardware
 from protocol.streams import Purpose, stream
 
 SILENT, LATE = np.nan, -1.0
@@ -69,6 +70,8 @@ class Analog:
         if self._differences:  # everybody begins with the same parameters, so all know the first copies
             self._copies = {n.device: x.numpy().copy() for n in everybody}
             self._sum_of_copies = x.numpy() * self._mass
+        self._off_air_s = {d: hardware(radio.experiment, d).budget_air_s for d in peers.neighbours}
+        """When each neighbour has to be silent: everybody knows the budgets of all."""
         self._buffers = Buffers(side_bytes(4 * self._num_blocks) + layout.body_bytes)
         self._held = set(peers.neighbours)
         """Neighbours whose copy is in that sum; what changed since a copy that is not means nothing."""
@@ -77,6 +80,17 @@ class Analog:
         self._sweep, self._summed = 0, False
         self._open: list[int] = []
         self._start_air_s = self._end_air_s = 0.0
+
+    @property
+    def at_most_j(self) -> float:
+        """What all sweeps of a round may cost this device at most, without idling [J]."""
+        own, degree = self._radio.hardware, len(self._peers.neighbours)
+        # Each receiver has a slot of its own, whoever else is sent to.
+        one = self._grid.access.at_most_j(own, sends=degree, to=degree, hears=degree)
+        refreshes = self._differences and self._knobs.refresh_rounds and degree
+        heard_w = own.tx_power_w + degree * own.rx_power_w
+        refresh_j = heard_w * self._refresh_airtime_s() if refreshes else 0.0
+        return self._radio.experiment.aggregation.sweeps * one + refresh_j
 
     @staticmethod
     def payload_bytes(layout: Layout, blocks: int) -> dict[Kind, int]:
@@ -110,6 +124,8 @@ class Analog:
         reached = []
         if refresh and sent.outgoing:
             self._start_air_s = self._grid.access.data_start_s(ready_air_s, self._grid.slot, 0)
+            if not self._radio.has_time_until(self._start_air_s + self._refresh_s()):
+                return
             self._radio.ledger.wait_for_slot(ready_air_s, self._start_air_s)
             self._end_air_s = self._start_air_s + self._refresh_s()
         for device, outgoing in sent.outgoing.items():
@@ -168,8 +184,8 @@ class Analog:
         for device in self._peers.neighbours:
             frame = self._peers.inbox.get(device, Kind.PARAMETERS, part=self._sweep)
             if frame is None:
-                dead = self._peers.inbox.is_dead(device)
-                self._radio.tally(device).missing = "dead" if dead else "wall"
+                ended = self._peers.inbox.has_ended(device)
+                self._radio.tally(device).missing = "dead" if ended else "wall"
                 continue
             norms = frame.payload[: 4 * self._num_blocks].view("<f4").astype(np.float64)
             found[device] = _Arrival(frame.payload[side:].view("<f4"), norms, frame.header.air_s)
@@ -179,13 +195,15 @@ class Analog:
         """Let the neighbours' signals add up at this antenna, and tell each how it was scaled."""
         access = self._grid.access
         deadline_air_s = self._start_air_s + self._radio.experiment.aggregation.round_deadline_air_s
+        deadlines = {d: min(deadline_air_s, self._radio.until_air_s, self._off_air_s[d]) for d in arrivals}
         starts = {device: self._slot_start_s(a.air_s, device) for device, a in arrivals.items()}
-        on_time = {d: s for d, s in starts.items() if s + access.data_turn_s <= deadline_air_s}
+        on_time = {d: s for d, s in starts.items() if s + access.data_turn_s <= deadlines[d]}
         # Nobody knows that a neighbour is late before its last chance has passed: until then it is awaited.
-        chances = {d: self._last_start_s(deadline_air_s, d) for d in starts.keys() - on_time.keys()}
+        chances = {d: self._last_start_s(deadlines[d], d) for d in starts.keys() - on_time.keys()}
         self._end_air_s = max(self._end_air_s, *chances.values(), 0.0)
         if self._over_the_air and on_time:
-            on_time = dict.fromkeys(on_time, max(chances.values() or on_time.values()))
+            together_s = max(*chances.values(), *on_time.values(), 0.0)
+            on_time = {d: together_s for d in on_time if together_s + access.data_turn_s <= deadlines[d]}
         s, m = self._arrived.deliver()
         gains = {device: self._gains(device) for device in on_time}
         together = [tuple(on_time)] if on_time else []
@@ -331,6 +349,10 @@ class Analog:
     def _take_refresh(self, arrivals: dict[int, _Arrival]) -> None:
         """Replace the copies by the neighbours' parameters, without noise."""
         self._sum_of_copies.fill(0)
+        until_air_s = self._radio.until_air_s
+        for device in [d for d, a in arrivals.items() if a.air_s + self._refresh_s() > until_air_s]:
+            del arrivals[device]
+            self._radio.tally(device).missing = "air"
         weights = {
             device: np.float32(self._peers.neighbours[device].weight)
             for device, arrival in arrivals.items()

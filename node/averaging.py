@@ -101,7 +101,7 @@ class Averaging(ABC):
     def advance(self, watch: Stopwatch) -> bool:
         """Go as far as possible with what has come in; True once nothing is left to do, or it is broken."""
         self._digital.hear(watch)
-        if self._inbox.is_schedule_left():
+        if self._inbox.is_schedule_left() or self._radio.is_cut:
             self.broken = True
         self._waits = [
             (program, wait)

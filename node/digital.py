@@ -163,6 +163,7 @@ class Digital:
         self, shape: Shape, device: int, own: Float32s, *, turn: int, deadline_air_s: float
     ) -> Inbound:
         """Await a neighbour's frame, sent in a turn of its slot; it counts if it comes by the deadline."""
+        deadline_air_s = min(deadline_air_s, self.radio.until_air_s)
         receiving = Receiving(shape.layout.num_packets, max_attempts=self._knobs.attempts)
         inbound = Inbound(shape, device, turn, deadline_air_s, own, receiving, self.radio.air_s)
         self._inbounds.append(inbound)
@@ -200,19 +201,25 @@ class Digital:
         attempt: int,
         ready_air_s: float,
     ) -> tuple[float, list[int]]:
-        """Put one transmission on the air; return when it began and who could be reached."""
+        """Put one transmission on the air; return when it began and who could be reached.
+
+        Nobody, if it or its answers would end after this device has to be silent.
+        """
         turn = outbound.turns[group[0]]
         modulation = self._choose(group, shape, turn, attempt)
         ready_air_s = max(ready_air_s, self._free_air_s.get(turn, 0.0))
         start_air_s = self._grid.access.data_start_s(ready_air_s, self._grid.slot, turn)
+        airtime_s = self._airtime_s(shape, modulation)
+        end_air_s, access = start_air_s + airtime_s, self._grid.access
+        if not self.radio.has_time_until(access.answered_s(end_air_s) if self._answered else end_air_s):
+            return start_air_s, []
         stamp = Stamp(start_air_s, shape.part, attempt, modulation)
         reached = self.peers.send(group, Kind.PARAMETERS, outgoing, stamp)
-        airtime_s = self._airtime_s(shape, modulation)
         if reached and not self._ideal:
             self.radio.ledger.wait_for_slot(ready_air_s, start_air_s)
             self.radio.ledger.transmit(reached, airtime_s, start_air_s=start_air_s)
-        self._free_air_s[turn] = start_air_s + airtime_s
-        self.end_air_s = max(self.end_air_s, start_air_s + airtime_s)
+        self._free_air_s[turn] = end_air_s
+        self.end_air_s = max(self.end_air_s, end_air_s)
         return start_air_s, reached
 
     def _airtime_s(self, shape: Shape, modulation: Modulation) -> float:
@@ -248,6 +255,9 @@ class Digital:
         reception, arrival_air_s = self._cross(inbound, frame.header, payload, shape)
         watch.lap("air")
         on_time = arrival_air_s <= inbound.deadline_air_s
+        if self._answered:
+            answer_end_s = self._answer_start_s(inbound, arrival_air_s) + self._grid.access.ack_turn_s
+            on_time = on_time and answer_end_s <= self.radio.until_air_s
         x = decode(payload, shape.layout)
         fresh = receiving.take(
             attempt, packets, reception.intact & finite_packets(x, shape.layout), on_time=on_time
@@ -299,8 +309,10 @@ class Digital:
             table=self.radio.tables.get(modulation),
         )
         airtime_s = self._airtime_s(shape, modulation)
-        self.radio.ledger.receive(inbound.device, airtime_s)
-        return reception, header.air_s + airtime_s
+        arrival_air_s = header.air_s + airtime_s
+        if arrival_air_s <= self.radio.until_air_s:
+            self.radio.ledger.receive(inbound.device, airtime_s)
+        return reception, arrival_air_s
 
     def _accept(self, inbound: Inbound, bad: Selection, packets: Counts | slice) -> None:
         """Take packets that stay bad with their flipped bits; impossible numbers count as erased.
@@ -320,11 +332,17 @@ class Digital:
         inbound.receiving.intact[which] = True
         inbound.pieces.append((x, wanted, fresh))
 
+    def _answer_start_s(self, inbound: Inbound, arrival_air_s: float) -> float:
+        turn = self._grid.turns[inbound.device]
+        return self._grid.access.ack_start_s(arrival_air_s, self._grid.slot, turn)
+
     def _answer(self, inbound: Inbound, arrival_air_s: float) -> float:
         """Tell a neighbour which of its packets are here by now; return when that is through."""
         access, receiving, device = self._grid.access, inbound.receiving, inbound.device
+        start_air_s = self._answer_start_s(inbound, arrival_air_s)
+        if not self.radio.has_time_until(start_air_s + access.ack_turn_s):
+            return arrival_air_s
         bitmap = Outgoing(np.packbits(receiving.intact))
-        start_air_s = access.ack_start_s(arrival_air_s, self._grid.slot, self._grid.turns[device])
         stamp = Stamp(start_air_s, inbound.shape.part, receiving.attempt, final=receiving.complete)
         if self.peers.send((device,), Kind.ACK, bitmap, stamp):
             self.radio.ledger.transmit((device,), access.ack_turn_s, start_air_s=start_air_s)
@@ -337,7 +355,9 @@ class Digital:
             return
         frame = self.peers.inbox.get(device, Kind.ACK, part=part, attempt=attempt)
         if frame is None:
-            if not self.peers.inbox.may_come(device, Kind.ACK, part):
+            if self.peers.inbox.has_left(device):
+                sending.unsent(device)  # who left has answered whatever it took
+            elif not self.peers.inbox.may_come(device, Kind.ACK, part):
                 sending.give_up(device)  # or whoever still misses something would wait for it
             return
         arrival_air_s = frame.header.air_s + self._grid.access.ack_turn_s

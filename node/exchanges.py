@@ -89,10 +89,7 @@ class Exchanges:
     @property
     def gossip_at_most_j(self) -> float:
         """What all sweeps of a round may cost this device at most, without idling [J]."""
-        experiment, degree = self.radio.experiment, len(self.peers.neighbours)
-        sends = degree if experiment.radio.cast == "unicast" else min(degree, 1)
-        one = self.radio.grid.access.at_most_j(self.radio.hardware, sends=sends, to=degree, hears=degree)
-        return experiment.aggregation.sweeps * one
+        return self._scheme.at_most_j
 
     def average(
         self, x: torch.Tensor, round_: int, control: Control, watch: Stopwatch, *, contributes: bool = True
@@ -106,6 +103,7 @@ class Exchanges:
         averaging = self._averaging
         if averaging is None:
             return None
+        self.radio.reserve(averaging.at_most_j)
         averaging.begin(x, round_, contributes=contributes)
         self._wait_for(averaging, control, watch, averaging.break_off)
         if averaging.broken:  # until the next schedule
@@ -126,6 +124,8 @@ class Exchanges:
         Waits at most `runtime.liveness_wall_s` for whoever is neither dead nor silent. Raises Leave
         when the coordinator says so, or is away for longer than the grace.
         """
+        if sweep == 0:
+            self.radio.reserve(self._scheme.at_most_j)
         self._scheme.begin(sent, round_, sweep)
         self._wait_for(self._scheme, control, watch, self.peers.inbox.silence)
         return self._arrived
@@ -155,7 +155,7 @@ class Exchanges:
                 next_look = now + SLICE_WALL_S
             if now >= deadline:
                 give_up()
-        self.radio.pass_to(scheme.end())
+        self.radio.pass_to(min(scheme.end(), self.radio.until_air_s))
 
     def is_behind(self, round_: int) -> bool:
         """Say whether a living neighbour has gone beyond this round, so that there is no time to train."""

@@ -40,6 +40,14 @@ class Gossip:
         self._inbounds: list[Inbound] = []
         self._outbound: Outbound | None = None  # a device without neighbours sends nothing
 
+    @property
+    def at_most_j(self) -> float:
+        """What all sweeps of a round may cost this device at most, without idling [J]."""
+        radio, degree = self._radio, len(self._peers.neighbours)
+        sends = degree if radio.knobs.cast == "unicast" else min(degree, 1)
+        one = radio.grid.access.at_most_j(radio.hardware, sends=sends, to=degree, hears=degree)
+        return radio.experiment.aggregation.sweeps * one
+
     @staticmethod
     def payload_bytes(training: Training, layout: Layout) -> dict[Kind, int]:
         """Bytes of the payload of each kind of frame."""
@@ -113,7 +121,8 @@ class Gossip:
         device, tally = inbound.device, self._radio.tally(inbound.device)
         mixed = self._counted(inbound, outbound)
         if mixed is None:
-            tally.missing = "dead" if self._peers.inbox.is_dead(device) else "wall"
+            cut = inbound.heard and self._radio.is_cut
+            tally.missing = "dead" if self._peers.inbox.has_ended(device) else "air" if cut else "wall"
             return
         weight = self._peers.neighbours[device].weight
         accumulate_(self._arrived, inbound, weight, mixed)

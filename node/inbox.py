@@ -105,7 +105,9 @@ class _Sender:
     position: Position = (-1, SCHEDULED)
     """The latest one heard of it."""
     leaves: float = inf
-    """Its last round, as it has told."""
+    """The last round in which it is sent anything, as it has told."""
+    left: bool = False
+    """Whether it has said farewell: what has not come of it will not come."""
     missed: int = -1
     """Newest round of which a frame came too early to be kept: nothing more of it is waited for."""
     frames: dict[tuple[int, int, Kind, int], Frame] = field(default_factory=dict)
@@ -164,6 +166,9 @@ class Inbox:
         verdict = self._judge(frame)
         if verdict in (Verdict.TAKEN, Verdict.EARLY):
             sender, header = self._senders[frame.header.sender], frame.header
+            if header.kind is Kind.FAREWELL:
+                sender.left, sender.leaves = True, min(sender.leaves, header.round)
+                return verdict
             sender.frames[header.round, header.part, header.kind, header.attempt] = frame
             sender.position = max(sender.position, self._expected.position(header))
             sender.silent = False
@@ -186,13 +191,27 @@ class Inbox:
         return True
 
     def is_dead(self, device: int) -> bool:
-        """Say whether a neighbour is known to be dead."""
+        """Say whether a neighbour is known to be dead, or to have left in an earlier round."""
         return self._senders[device].dead
+
+    def has_left(self, device: int) -> bool:
+        """Say whether a neighbour has said farewell, if only just now."""
+        return self._senders[device].left
+
+    def has_ended(self, device: int) -> bool:
+        """Say whether a neighbour is dead or has left."""
+        return self._senders[device].dead or self._senders[device].left
 
     def is_gone(self, device: int) -> bool:
         """Say whether nothing of where this device is can come of a neighbour any more."""
         sender = self._senders[device]
-        return sender.dead or sender.silent or sender.position > self._position or sender.missed >= self.round
+        return (
+            sender.dead
+            or sender.left
+            or sender.silent
+            or sender.position > self._position
+            or sender.missed >= self.round
+        )
 
     def is_schedule_left(self) -> bool:
         """Say whether a living neighbour gossiped in an earlier round of the schedule.
@@ -258,6 +277,8 @@ class Inbox:
             return Verdict.STRANGER
         if header.incarnation != sender.incarnation:
             return Verdict.REBORN
+        if header.kind is Kind.FAREWELL:
+            return Verdict.SHAPE if header.payload_bytes or len(frame.payload) else Verdict.TAKEN
         if not expected.fits(frame, self._scheduled):
             return Verdict.SHAPE
         position = expected.position(header)

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from node.control import Control
 from node.inbox import Expected, Frame, Inbox, Part
 from node.transport.zmq import Outgoing, ZmqTransport
@@ -75,14 +77,22 @@ class Peers:
 
     def send(self, devices: Iterable[int], kind: Kind, outgoing: Outgoing, stamp: Stamp) -> list[int]:
         """Send a frame of this round to neighbours; return those whose queue was not full or gone."""
+        return self._send(devices, self._header(kind, outgoing, stamp, self.inbox.round), outgoing)
+
+    def say_farewell(self, round_: int, air_s: float) -> None:
+        """Tell all neighbours that nothing more comes of this device, which is gone from this round on."""
+        nothing = Outgoing(np.empty(0, dtype=np.uint8))
+        self._send(self.neighbours, self._header(Kind.FAREWELL, nothing, Stamp(air_s), round_), nothing)
+
+    def _header(self, kind: Kind, outgoing: Outgoing, stamp: Stamp, round_: int) -> Header:
         codec, flags, num_values, packet_bytes = self._shape
-        header = Header(
+        return Header(
             kind=kind,
             run=self._run,
             epoch=self._me.epoch,
             sender=self._me.device,
             incarnation=self._me.incarnation,
-            round=self.inbox.round,
+            round=round_,
             part=stamp.part,
             attempt=stamp.attempt,
             modulation=MODULATION_NUMBER[stamp.modulation] if stamp.modulation else 0,
@@ -93,6 +103,8 @@ class Peers:
             payload_bytes=len(outgoing.payload),
             air_s=stamp.air_s,
         )
+
+    def _send(self, devices: Iterable[int], header: Header, outgoing: Outgoing) -> list[int]:
         packed = header.pack()
         return [
             device

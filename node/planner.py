@@ -73,7 +73,7 @@ class Planner:
         self._num = min(
             self._wanted,
             affordable(left.energy_j, exchange_at_most_j, each=costs.local_j),
-            affordable(left.air_s, self._exchange_air_s.mean, each=costs.local_air_s),
+            affordable(left.air_s, costs.aggregation_air_s, each=costs.local_air_s),
         )
 
     def cpu_hz(self, round_: int) -> float:
@@ -123,14 +123,16 @@ class Planner:
 
     def why_cut_off(self, averaged: Averaged | None, gossip_at_most_j: float) -> str:
         """Say why it cannot gossip in place of a schedule that broke; empty if it need not or can."""
-        return self.why_leave(1, gossip_at_most_j) if averaged is not None and averaged.broken else ""
+        if averaged is None or not averaged.broken:
+            return ""
+        return self.why_cut() if self._radio.is_cut else self.why_leave(1, gossip_at_most_j)
 
     def why_leave(self, num_exchanges: int, exchange_at_most_j: float, *, more: int = 0) -> str:
         """Say why it cannot pay for exchanges at their dearest, and for more as usual; empty if it can."""
         left, own = self._left(), self._radio.hardware
-        needed_j = num_exchanges * exchange_at_most_j + more * self._exchange_j.mean
-        needed_s = (num_exchanges + more) * self._exchange_air_s.mean
         number = num_exchanges + more
+        needed_j = num_exchanges * exchange_at_most_j + more * self._exchange_j.mean
+        needed_s = number * self._exchange_air_s.reserve(number)
         exchanges = "an exchange" if number == 1 else f"{number} exchanges"
         if left.energy_j < needed_j:
             return (
@@ -139,10 +141,18 @@ class Planner:
             )
         if left.air_s < needed_s:
             return (
-                f"of its {own.budget_air_s:g} s {left.air_s:.3g} s are left, and {exchanges} take about "
+                f"of its {own.budget_air_s:g} s {left.air_s:.3g} s are left, and {exchanges} may take "
                 f"{needed_s:.3g} s"
             )
         return ""
+
+    def why_cut(self) -> str:
+        """Say why this round has become this device's last one; empty if it has not."""
+        radio, own = self._radio, self._radio.hardware
+        if not radio.is_cut and radio.air_s < radio.until_air_s:
+            return ""
+        what = f"{own.budget_air_s:g} s" if radio.until_air_s == own.budget_air_s else f"{own.budget_j:g} J"
+        return f"its {what} were at an end at {radio.until_air_s:.6g} s, amid an exchange"
 
     def _decide(self, round_: int, exchange_at_most_j: float) -> int:
         """Return the local rounds of a round to come, with this round's exchange still to be paid for.

@@ -1,7 +1,7 @@
 """One device's radio: its links to the neighbours, its place in the grid, its clock and its books."""
 
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf
 from typing import Literal, TypeAlias
 
 from node.train import Trained
@@ -73,6 +73,10 @@ class Radio:
         }
         self.air_s = 0.0
         """This device's modelled clock."""
+        self.until_air_s = inf
+        """When it has to be silent: the end of its seconds, or of the joules that it can idle on."""
+        self.is_cut = False
+        """Whether it has kept back something that it should have sent, since there was no time for it."""
         self._spent_before_j = 0.0
         self.said = Scalars()
         """What this device tells all others in this round."""
@@ -104,9 +108,20 @@ class Radio:
     def pass_to(self, air_s: float) -> None:
         """Set the clock, and charge what the device draws meanwhile."""
         if self._keeps_time:
-            left_j = self.hardware.budget_j - self.spent_j if isfinite(self.hardware.budget_j) else inf
-            self.ledger.pass_time(air_s - self.air_s, at_most_j=left_j)
+            self.ledger.pass_time(air_s - self.air_s)
             self.air_s = air_s
+
+    def reserve(self, at_most_j: float) -> None:
+        """Settle when this device has to be silent: it idles on what an exchange, at its dearest, leaves."""
+        own = self.hardware
+        spare_j = max(own.budget_j - self.spent_j - at_most_j, 0.0)
+        idle_s = spare_j / own.idle_power_w if own.idle_power_w else inf
+        self.until_air_s = min(own.budget_air_s, self.air_s + idle_s)
+
+    def has_time_until(self, air_s: float) -> bool:
+        """Say whether something that is through then can be sent; if not, this device is cut off."""
+        self.is_cut = self.is_cut or air_s > self.until_air_s
+        return air_s <= self.until_air_s
 
     def snrs_db(self, round_: int) -> dict[int, float]:
         """Return how well each neighbour is heard in a round: Es/N0 [dB], fades included."""

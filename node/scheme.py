@@ -23,6 +23,10 @@ class Sent:
 class Scheme(Protocol):
     """One sweep of a round, in which every device hears every neighbour; called in this order."""
 
+    @property
+    def at_most_j(self) -> float:
+        """What all sweeps of a round may cost this device at most, without idling [J]."""
+
     def encode(self, x: torch.Tensor, round_: int, sweep: int) -> Sent:
         """Turn the parameters x, shape (num_values,), into what goes on the air."""
 

@@ -86,6 +86,13 @@ class Access:
         """First start of a turn of an acknowledgement slot that is not before ready_air_s."""
         return self._next(ready_air_s, self.data_s + (slot * self.ack_turns + turn) * self.ack_turn_s)
 
+    def answered_s(self, end_air_s: float) -> float:
+        """Return when all answers to a transmission that ends then are through."""
+        if not self.ack_turns:
+            return end_air_s
+        period_s = self.superframe_s
+        return (floor(end_air_s / period_s) + 1) * period_s if self.num_slots else end_air_s + self.ack_turn_s
+
     def side_airtime_s(self, bits: int) -> float:
         """Airtime of side information, a header included."""
         return (HEADER_BITS + bits) / (self.bandwidth_hz * BITS_PER_SYMBOL[ROBUST])

@@ -29,7 +29,7 @@ _FLAG_CHECKED = 1
 FLAG_FINAL = 2
 """Of an ACK: what is missing is not wanted again."""
 FLAG_LEAVES = 4
-"""Of parameters: this is the sender's last round, its budgets are spent."""
+"""This is the sender's last round: its budgets do not pay for another exchange after it."""
 
 
 class Kind(IntEnum):
@@ -41,6 +41,8 @@ class Kind(IntEnum):
     """Which packets of the receiver's own frame of this round arrived: one bit each, first packet first."""
     SCALE = 3
     """How much of its power each fading block of the receiver's own analog frame was given, float32 each."""
+    FAREWELL = 4
+    """Nothing, and after it nothing follows: `round` is the first one in which its sender takes no part."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ Processing 13, 1996; theory of the project, section 2.2.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from math import fsum, inf
+from math import fsum
 from typing import TypeAlias
 
 from protocol.hardware import Hardware
@@ -111,9 +111,9 @@ class Ledger:
         """Note from when to when this device was ready to send and not allowed to."""
         self._waits.append((ready_air_s, start_air_s))
 
-    def pass_time(self, air_s: float, *, at_most_j: float = inf) -> None:
-        """Charge what the device draws anyway while its clock moves on, until its battery is empty."""
-        self.idle_j += min(self.hardware.idle_power_w * air_s, max(at_most_j, 0.0))
+    def pass_time(self, air_s: float) -> None:
+        """Charge what the device draws anyway while its clock moves on."""
+        self.idle_j += self.hardware.idle_power_w * air_s
 
 
 def uncovered_s(waits: Sequence[Span], busy: Sequence[Span]) -> float:

@@ -195,7 +195,7 @@ def test_truncated_and_oversized_headers_say_their_size(size):
         (0, b"X", "not a Hearsay frame"),
         (4, bytes([VERSION + 1]), f"wire version {VERSION + 1}, expected {VERSION}"),
         (5, b"\x09", "unknown kind 9"),
-        (5, b"\x04", "unknown kind 4"),
+        (5, b"\x05", "unknown kind 5"),
         (33, b"\x06", "unknown modulation 6"),
         (33, b"\xff", "unknown modulation 255"),
         (48, struct.pack("<d", math.nan), "air_s is not a time"),
