@@ -6,7 +6,7 @@ begins only if it pays for the dearest exchange that there can be, and local rou
 """
 
 from dataclasses import replace
-from math import sqrt
+from math import isfinite, sqrt
 
 from node.radio import Radio
 from node.train import Trained
@@ -23,11 +23,14 @@ MARGIN = 1.645
 
 
 class Running:
-    """Mean and deviation of what was seen, beginning with what was expected (Welford's recurrence)."""
+    """Mean and deviation of what was seen, beginning with what was expected (Welford's recurrence).
+
+    A link that carries nothing lets expect infinite costs: that says nothing of what will be spent.
+    """
 
     def __init__(self, expected: float) -> None:
-        self.mean = expected
-        self._number, self._squares = 1, 0.0
+        self.mean, self._number = (expected, 1) if isfinite(expected) else (0.0, 0)
+        self._squares = 0.0
 
     def see(self, value: float) -> None:
         """Take in one more."""

@@ -19,7 +19,7 @@ from coordinator.network import lay_out
 from coordinator.roster import Phase, Roster
 from node.agent import take_part
 from node.control import Control
-from protocol.errors import RunError
+from protocol.errors import HearsayError, RunError
 from protocol.hardware import fleet
 from protocol.messages import Bye, Done, Hello, NeighbourDied, Report, Schedule, Start, Welcome, pack
 
@@ -65,9 +65,16 @@ class _Desk:
         self.roster = Roster(experiment, "a-run", run_dir, network)
         self.letters = defaultdict(deque)
         self.rehearsal = Rehearsal()
+        self.error = None
+        """Why the run cannot start."""
 
     def hear(self, device, message):
-        for tell in self.roster.hear(b"%d" % device, message, 0.0):
+        try:
+            tells = self.roster.hear(b"%d" % device, message, 0.0)
+        except HearsayError as error:
+            self.error = error
+            raise
+        for tell in tells:
             self.letters[int(tell.peer)].append(tell.message)
         self.rehearsal.scheduled += self.roster.scheduled
         self.roster.scheduled.clear()
@@ -121,6 +128,8 @@ class _Line(Control):
                 if isinstance(message, kind) and round_ in (None, getattr(message, "round", None)):
                     return message
                 self._heed(message)
+            if self._desk.error:
+                raise self._desk.error
             if self._ether.wall_s >= deadline_s:
                 return None
             self._ether.ask(self._device, SLICE_WALL_S, deaf=True)
