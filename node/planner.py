@@ -6,7 +6,7 @@ begins only if it pays for the dearest exchange that there can be, and local rou
 """
 
 from dataclasses import replace
-from math import isfinite, sqrt
+from math import cbrt, isfinite, sqrt
 
 from node.radio import Radio
 from node.train import Trained
@@ -80,13 +80,20 @@ class Planner:
         )
 
     def cpu_hz(self, round_: int) -> float:
-        """Return the processor frequency of this round's training."""
+        """Return the processor frequency of this round's training.
+
+        No slower than cbrt(P_idle / (2 kappa)): there, idling for longer costs more than computing saves.
+        """
         own, device = self._radio.hardware, self._experiment.device
         if device.frequency == "fixed":
             return own.cpu_hz
         share_s = self._left().air_s / (self._experiment.rounds - round_)
+        kappa = own.switched_capacitance
+        thrifty_hz = cbrt(own.idle_power_w / (2 * kappa)) if kappa else own.cpu_hz
         processor = Processor(
-            min_hz=device.cpu_min_hz, max_hz=own.cpu_hz, switched_capacitance=own.switched_capacitance
+            min_hz=min(max(device.cpu_min_hz, thrifty_hz), own.cpu_hz),
+            max_hz=own.cpu_hz,
+            switched_capacitance=kappa,
         )
         cycles = self._num * own.local_round_cycles
         return just_in_time(processor, cycles=cycles, air_s=share_s - self._exchange_air_s.reserve(1)).cpu_hz

@@ -54,6 +54,7 @@ class Rehearsal:
         return {
             device: [report.model_copy(update={"wall_s": 0, "stages_wall_s": None}) for report in reports]
             for device, reports in sorted(self.reports.items())
+            if reports
         }
 
 
