@@ -165,12 +165,21 @@ class Roster:
         tells = [Tell(n.peer, death) for n in neighbours if n.active]
         return tells + self._reschedule_if_all_have_told() + self._end_if_nobody_is_active()
 
+    @property
+    def patience_s(self) -> float:
+        """Silence after which a device is lost, long after its neighbours gave up.
+
+        In one round a device waits once for frames and, where there are schedules, once for its own and once
+        along it; who waits in vain for another one must not be taken for that one.
+        """
+        waits = 3 if self.experiment.aggregation.is_scheduled else 1
+        return (waits + 1) * self.experiment.runtime.liveness_wall_s
+
     def overdue(self, now_s: float) -> list[int]:
-        """Return the devices silent for twice the liveness time, long after their neighbours gave up."""
+        """Return the devices that have been silent for too long."""
         if self.phase is not Phase.RUNNING:
             return []  # gathering has a deadline of its own
-        limit_s = 2 * self.experiment.runtime.liveness_wall_s
-        return [m.device for m in self.members if m.active and now_s - m.last_heard_s > limit_s]
+        return [m.device for m in self.members if m.active and now_s - m.last_heard_s > self.patience_s]
 
     def stop(self) -> list[Tell]:
         """Tell every device to break off and leave."""

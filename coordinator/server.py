@@ -86,8 +86,9 @@ class Server:
                     self._lose(member.device, how)
             now_s = monotonic()
             for device in self._roster.overdue(now_s):
-                silence_s = 2 * self._roster.experiment.runtime.liveness_wall_s
-                self._lose(device, f"silent for {silence_s:g} s, twice runtime.liveness_wall_s")
+                times = "four times" if self._roster.experiment.aggregation.is_scheduled else "twice"
+                silence = f"{self._roster.patience_s:g} s, {times} runtime.liveness_wall_s"
+                self._lose(device, f"silent for {silence}")
                 processes.kill(self._roster.members[device].pid)
             if interrupt.count and self._roster.phase is Phase.GATHERING:
                 raise Interrupted

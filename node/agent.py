@@ -121,7 +121,8 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                 if leaves:
                     break
             if leaves:
-                peers.say_farewell(rounds_done, radio.air_s)
+                peers.leaves = True
+                peers.tell_gone_on(rounds_done, radio.air_s)
         except Leave:
             pass
         path = save(model, welcome)

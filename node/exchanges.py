@@ -59,6 +59,8 @@ class Exchanges:
         """
         aggregation = self.radio.experiment.aggregation
         if aggregation.is_scheduled and round_ and round_ % aggregation.epoch_rounds == 0:
+            if self._averaging is not None:  # for whom it broke meanwhile waits for this device's gossip
+                self.peers.tell_gone_on(round_, self.radio.air_s)
             gains = Gains(round=round_, snr_db=self.radio.snrs_db(round_ - 1))
             self.follow(control.ask_for_schedule(gains, self._liveness_wall_s))
             watch.lap("wait")

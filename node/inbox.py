@@ -107,7 +107,7 @@ class _Sender:
     leaves: float = inf
     """The last round in which it is sent anything, as it has told."""
     left: bool = False
-    """Whether it has said farewell: what has not come of it will not come."""
+    """Whether it has gone for good: what has not come of it will not come."""
     missed: int = -1
     """Newest round of which a frame came too early to be kept: nothing more of it is waited for."""
     frames: dict[tuple[int, int, Kind, int], Frame] = field(default_factory=dict)
@@ -166,8 +166,11 @@ class Inbox:
         verdict = self._judge(frame)
         if verdict in (Verdict.TAKEN, Verdict.EARLY):
             sender, header = self._senders[frame.header.sender], frame.header
-            if header.kind is Kind.FAREWELL:
-                sender.left, sender.leaves = True, min(sender.leaves, header.round)
+            if header.kind is Kind.GONE_ON:
+                if header.flags & FLAG_LEAVES:
+                    sender.left, sender.leaves = True, min(sender.leaves, header.round)
+                else:
+                    sender.position = max(sender.position, (header.round, SCHEDULED))
                 return verdict
             sender.frames[header.round, header.part, header.kind, header.attempt] = frame
             sender.position = max(sender.position, self._expected.position(header))
@@ -195,7 +198,7 @@ class Inbox:
         return self._senders[device].dead
 
     def has_left(self, device: int) -> bool:
-        """Say whether a neighbour has said farewell, if only just now."""
+        """Say whether a neighbour has gone for good, if only just now."""
         return self._senders[device].left
 
     def has_ended(self, device: int) -> bool:
@@ -277,7 +280,7 @@ class Inbox:
             return Verdict.STRANGER
         if header.incarnation != sender.incarnation:
             return Verdict.REBORN
-        if header.kind is Kind.FAREWELL:
+        if header.kind is Kind.GONE_ON:
             return Verdict.SHAPE if header.payload_bytes or len(frame.payload) else Verdict.TAKEN
         if not expected.fits(frame, self._scheduled):
             return Verdict.SHAPE

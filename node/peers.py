@@ -79,10 +79,13 @@ class Peers:
         """Send a frame of this round to neighbours; return those whose queue was not full or gone."""
         return self._send(devices, self._header(kind, outgoing, stamp, self.inbox.round), outgoing)
 
-    def say_farewell(self, round_: int, air_s: float) -> None:
-        """Tell all neighbours that nothing more comes of this device, which is gone from this round on."""
+    def tell_gone_on(self, round_: int, air_s: float) -> None:
+        """Tell all neighbours that nothing more of earlier rounds comes of this device; if it leaves, at all.
+
+        So nobody waits for it. This is no transmission: nobody hears anything.
+        """
         nothing = Outgoing(np.empty(0, dtype=np.uint8))
-        self._send(self.neighbours, self._header(Kind.FAREWELL, nothing, Stamp(air_s), round_), nothing)
+        self._send(self.neighbours, self._header(Kind.GONE_ON, nothing, Stamp(air_s), round_), nothing)
 
     def _header(self, kind: Kind, outgoing: Outgoing, stamp: Stamp, round_: int) -> Header:
         codec, flags, num_values, packet_bytes = self._shape

@@ -41,8 +41,8 @@ class Kind(IntEnum):
     """Which packets of the receiver's own frame of this round arrived: one bit each, first packet first."""
     SCALE = 3
     """How much of its power each fading block of the receiver's own analog frame was given, float32 each."""
-    FAREWELL = 4
-    """Nothing, and after it nothing follows: `round` is the first one in which its sender takes no part."""
+    GONE_ON = 4
+    """Nothing: no more frames of rounds before `round` come of its sender; if it leaves, none at all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Whole runs without processes or sockets: the agents of all devices and the coordinator's roster, over an ether.
+"""Whole runs without processes or sockets: all devices' agents and the coordinator's roster, over an ether.
 
 The order in which frames arrive is up to a seed; what devices tell the coordinator reaches it at once.
 """
@@ -72,7 +72,7 @@ class _Desk:
     def hear(self, device, message):
         try:
             tells = self.roster.hear(b"%d" % device, message, 0.0)
-        except HearsayError as error:
+        except Exception as error:  # whatever it is, nobody shall wait for the start
             self.error = error
             raise
         for tell in tells:
