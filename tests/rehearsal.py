@@ -187,7 +187,6 @@ def rehearse(experiment, *, seed=0, lets_through=None):
 def budgets_kept(it, experiment):
     """Say whether no device spent more joules or seconds than it may, to rounding."""
     return all(
-        it.joules(device) <= own.budget_j * (1 + 1e-9)
-        and it.air_s(device) <= own.budget_air_s * (1 + 1e-9)
+        it.joules(device) <= own.budget_j * (1 + 1e-9) and it.air_s(device) <= own.budget_air_s * (1 + 1e-9)
         for device, own in enumerate(fleet(experiment))
     )
