@@ -164,6 +164,61 @@ def sweep(
             raise typer.Exit(EXIT_FAILED)
 
 
+@app.command()
+def reproduce(
+    paper: Annotated[str, typer.Argument(metavar="p1|p2", help="Which paper's comparisons.")],
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="On digits, minutes on two cores; else on Fashion-MNIST and CIFAR-10."),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the page: a new one, or that of an interrupted call, to go on with it "
+            "(default: runs/reproduce-<paper>-<time>).",
+        ),
+    ] = None,
+    jobs: Annotated[str, typer.Option(metavar="NUMBER", help="Runs at a time.")] = "2",
+) -> None:
+    """Run the comparisons of a paper that this project rests on: one page of figures, tables and verdicts.
+
+    p1: adaptive local rounds and energy-saving aggregation, arXiv 2403.20075. p2: digital and analog exchanges,
+    arXiv 2308.06496. A claim that does not show is a result: the page says so, and the exit code is 0.
+    """
+    with _errors_in_one_line():
+        from shlex import join
+
+        from rich.console import Console
+
+        from coordinator.interrupt import Interrupt
+        from coordinator.reproduce.folder import Mark, page_folder
+        from coordinator.reproduce.page import Call, write_page
+        from coordinator.reproduce.papers import find_paper
+        from coordinator.reproduce.reproduce import reproduce as reproduce_all
+        from coordinator.reproduce.reproduce import tasks_of
+        from coordinator.reproduce.table import print_page
+        from coordinator.sweep.progress import SweepView
+        from coordinator.sweep.sweep import parse_jobs
+
+        num_jobs, found = parse_jobs(jobs), find_paper(paper)
+        comparisons = found.quick() if quick else found.full()
+        with page_folder(out, Mark(paper=paper, quick=quick)) as folder:
+            num_runs = len(tasks_of(comparisons, folder))
+            view = SweepView(Console(stderr=True), f"reproduce {paper}", num_runs)
+            with Interrupt.caught() as interrupt, view:
+                reproduced = reproduce_all(comparisons, folder, jobs=num_jobs, view=view, interrupt=interrupt)
+            options = ["--quick"] * quick + ["--jobs", jobs] + (["--out", str(out)] if out else [])
+            command = join(["hearsay", "reproduce", paper, *options])
+            call = Call(command, quick, num_jobs, interrupted=interrupt.count > 0)
+            page = write_page(found, reproduced, call, folder)
+        print_page(reproduced, page, Console())
+        if interrupt.count:
+            raise typer.Exit(EXIT_SIGNAL + interrupt.number)
+        if reproduced.failures:
+            raise typer.Exit(EXIT_FAILED)
+
+
 @app.command("schema")
 def print_schema() -> None:
     """Print the JSON Schema of the experiment file."""

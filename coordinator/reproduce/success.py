@@ -1,0 +1,288 @@
+"""P2: learning and agreeing over links on which packets arrive with a probability p.
+
+p is that of arriving in both directions, since a packet counts on a link only then. Every arm sets the SNR
+of all links to the value at which p is what it should be.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from math import sqrt
+from pathlib import Path
+
+from coordinator.drawing import COLOURS, RED, Floats, dress, log_scale_if_wide
+from coordinator.network import lay_out
+from coordinator.reproduce.comparison import (
+    Arm,
+    Comparison,
+    Measured,
+    Shown,
+    Table,
+    accuracy,
+    consensus_distance,
+    packet_success,
+)
+from coordinator.reproduce.curves import Curve, columns, draw_curves, legend, mark, panels, ticks_at
+from coordinator.reproduce.links import snr_db_for
+from coordinator.reproduce.verdicts import Case, interval, judge
+from coordinator.sweep.intervals import estimate
+from protocol.config import Experiment
+from protocol.experiment_file import load
+from protocol.theory.bounds import GOSSIP_STEP_LIMIT, drift_power
+from protocol.theory.communication import communication_complexity
+from protocol.theory.constants import Constants, Training
+from protocol.theory.contraction import consensus_rate, contraction
+from protocol.theory.minimum import minimum_success, minimum_success_probability
+
+SUCCESSES = (1.0, 0.9, 0.7, 0.5, 0.3, 0.1)
+_P = "p, probability that a packet arrives in both directions"
+TOLERANCE = 0.02
+"""Of accuracy: what counts as learning as well as without losses."""
+
+
+def accuracy_over_success(file: Path, *, successes: Sequence[float], seeds: Sequence[int]) -> Comparison:
+    """Compare learning over p where the bound holds: with p_min, and with what the bound allows."""
+    base = load(file)
+    constants = base.theory.constants
+    assert constants is not None, "p_min wants a task whose constants are known"
+    return Comparison(
+        name="success",
+        title="Accuracy and consensus against p, where the bound says something",
+        text=f"Softmax regression on digits, {base.devices} devices in a complete graph, one local round, "
+        f"{base.rounds} rounds at the learning rate {base.training.learning_rate:g}. The smoothness L of "
+        "this task is known, so the condition of bound B2 (eta <= delta(p) / (4 sqrt(10) L tau)) can be "
+        "met, and p_min is the least p at which it is. Below it the bound promises nothing; it says "
+        "nothing of harm either.",
+        file=file,
+        arms=tuple(Arm(_name("", p), (f"radio.snr_db={snr_db_for(base, p):.4f}",)) for p in successes),
+        seeds=tuple(seeds),
+        show=partial(_show_success, base, constants, tuple(successes)),
+    )
+
+
+def _show_success(
+    base: Experiment, constants: Constants, successes: Sequence[float], measured: Measured
+) -> Shown:
+    weights = lay_out(base).weights
+    training = Training(
+        learning_rate=base.training.learning_rate,
+        num_devices=base.devices,
+        num_local_rounds=base.training.nominal_local_rounds,
+        num_rounds=base.rounds,
+    )
+    condition = GOSSIP_STEP_LIMIT * training.learning_rate * constants.smoothness * training.num_local_rounds
+    p_min = minimum_success_probability(weights, condition)
+    allowed = {p: _allowed_distance(constants, training, contraction(weights, p)) for p in successes}
+    figure, [left, right] = panels(2)
+    dress(left, "test accuracy", _P, "share classified correctly", aside="mean and 95 % interval")
+    dress(right, "consensus distance", _P, "L2 distance to the mean parameters")
+    at = {p: estimate(measured.values(_name("", p), accuracy)) for p in successes}
+    apart = {p: estimate(measured.values(_name("", p), consensus_distance)) for p in successes}
+    draw_curves(left, [Curve("measured", successes, [at[p] for p in successes])])
+    draw_curves(right, [Curve("measured", successes, [apart[p] for p in successes])])
+    promised = [p for p in successes if p_min is not None and p >= p_min]
+    right.plot(promised, [allowed[p] for p in promised], color=RED, label="at most, by the bound")
+    mean, _ = columns([apart[p] for p in successes])
+    log_scale_if_wide(right, mean[mean > 0])
+    left.set_ylim(0, 1)
+    for axes in (left, right):
+        ticks_at(axes, successes)
+        if p_min is not None:
+            mark(axes, p_min, f"p_min = {p_min:.2f}", colour=RED)
+    legend(right)
+    return Shown(
+        figure=figure,
+        caption=f"p_min by the bound's condition on the learning rate; the range of accuracy is all of 0 to "
+        f"1, since training has only begun after {base.rounds} rounds at so small a rate.",
+        table=Table(
+            head=("p", "p measured", "accuracy", "consensus distance", "at most, by the bound", "delta(p)"),
+            rows=[
+                (
+                    f"{p:g}",
+                    interval(estimate(measured.values(_name("", p), packet_success))),
+                    interval(at[p]),
+                    interval(apart[p]),
+                    f"{allowed[p]:.3g}" if p in promised else "no bound: below p_min",
+                    f"{consensus_rate(contraction(weights, p)):.3g}",
+                )
+                for p in successes
+            ],
+        ),
+        verdicts=(
+            judge(
+                "From p_min on, consensus is at least as near as the bound allows",
+                [
+                    Case(f"p = {p:g}", measured.values(_name("", p), consensus_distance), allowed[p])
+                    for p in promised
+                ],
+                relation="at most",
+            ),
+            judge(
+                f"From p_min on, accuracy is within {TOLERANCE:g} of that without losses",
+                _losses_of_accuracy(measured, "", [p for p in promised if p < 1]),
+                relation="at most",
+            ),
+            judge(
+                "The fewer packets arrive, the further apart the devices are: at p = "
+                f"{min(successes):g} at least twice as far as at {_second(successes):g}",
+                [
+                    Case(
+                        "",
+                        measured.ratios(
+                            _name("", min(successes)), _name("", _second(successes)), consensus_distance
+                        ),
+                        2.0,
+                    )
+                ],
+                relation="at least",
+            ),
+        ),
+        notes=(_target_note(base, constants, training, weights),),
+    )
+
+
+def knee(
+    file: Path,
+    lines: Sequence[tuple[str, tuple[str, ...]]],
+    *,
+    successes: Sequence[float],
+    seeds: Sequence[int],
+) -> Comparison:
+    """Compare learning over p at learning rates at which networks learn; lines: names and overrides."""
+    base = load(file)
+    return Comparison(
+        name=f"knee-{base.name.removeprefix('p2-')}",
+        title=f"The knee: accuracy against p as one would train ({base.name})",
+        text=f"{base.devices} devices in a {base.graph.kind}, unlike data, {base.rounds} rounds of "
+        f"{base.training.nominal_local_rounds} local rounds. **For a neural network the bound gives no "
+        "p_min.** Its smoothness L changes as it trains (a small CNN on digits: 51 at the start, 12 later; "
+        "docs/theory.md), and B2 would want a learning rate below 4e-4 even if no packet were ever lost. "
+        "What is left is to measure: the knee is the least p at which mean accuracy is within "
+        f"{TOLERANCE:g} of that without losses.",
+        file=file,
+        arms=tuple(
+            Arm(_name(line, p), (*overrides, f"radio.snr_db={snr_db_for(load(file, overrides), p):.4f}"))
+            for line, overrides in lines
+            for p in successes
+        ),
+        seeds=tuple(seeds),
+        show=partial(_show_knee, tuple(line for line, _ in lines), tuple(successes)),
+    )
+
+
+def _show_knee(lines: Sequence[str], successes: Sequence[float], measured: Measured) -> Shown:
+    figure, [left, right] = panels(2)
+    dress(left, "test accuracy", _P, "share classified correctly", aside="mean and 95 % interval")
+    dress(right, "consensus distance", _P, "L2 distance to the mean parameters")
+    knees = {line: _knee(measured, line, successes) for line in lines}
+    for axes, quantity in ((left, accuracy), (right, consensus_distance)):
+        draw_curves(
+            axes,
+            [
+                Curve(
+                    line, successes, [estimate(measured.values(_name(line, p), quantity)) for p in successes]
+                )
+                for line in lines
+            ],
+        )
+        ticks_at(axes, successes)
+        legend(axes)
+    for number, line in enumerate(lines):
+        if (found := knees[line]) is not None:
+            mark(left, found, f"knee {found:g}", colour=COLOURS[number])
+    low = [p for p in successes if p <= 0.5]
+    return Shown(
+        figure=figure,
+        caption="Knee: the least p from which on mean accuracy is within "
+        f"{TOLERANCE:g} of that at p = 1, as measured; it depends on graph, data and rounds.",
+        table=Table(
+            head=("model", "p", "p measured", "accuracy", "consensus distance", "seeds"),
+            rows=[
+                (
+                    line,
+                    f"{p:g}",
+                    interval(estimate(measured.values(_name(line, p), packet_success))),
+                    interval(estimate(measured.values(_name(line, p), accuracy))),
+                    interval(estimate(measured.values(_name(line, p), consensus_distance))),
+                    f"{len(measured.of(_name(line, p)))}",
+                )
+                for line in lines
+                for p in successes
+            ],
+        ),
+        verdicts=tuple(
+            judge(
+                f"{line}: down to p = {min(low):g}, accuracy is within {TOLERANCE:g} of that without losses",
+                _losses_of_accuracy(measured, line, [p for p in successes if p < 1]),
+                relation="at most",
+            )
+            for line in lines
+        ),
+        notes=tuple(
+            f"{line}: {'no knee was measured' if found is None else f'the knee is at p = {found:g}'}."
+            for line, found in knees.items()
+        ),
+    )
+
+
+def _knee(measured: Measured, line: str, successes: Sequence[float]) -> float | None:
+    """Return the least p from which on mean accuracy is as good as without losses; None if not measured."""
+    found = None
+    for p in sorted(successes, reverse=True):
+        mean = estimate(measured.differences(_name(line, 1.0), _name(line, p), accuracy))
+        if mean is None or not mean.mean <= TOLERANCE:
+            break
+        found = p
+    return found
+
+
+def _losses_of_accuracy(measured: Measured, line: str, successes: Sequence[float]) -> list[Case]:
+    """Return what accuracy loses at each p, seed by seed."""
+    return [
+        Case(f"p = {p:g}", measured.differences(_name(line, 1.0), _name(line, p), accuracy), TOLERANCE)
+        for p in successes
+    ]
+
+
+def _allowed_distance(constants: Constants, training: Training, rho: float) -> float:
+    """Return what the proof of B2 allows the distance from consensus to be within a round, root mean square.
+
+    sqrt(eta^2 (80 tau^2 zeta^2 + 40 tau sigma^2)) / delta
+    """
+    drift = drift_power(constants, training.num_local_rounds)
+    return training.learning_rate * sqrt(drift) / consensus_rate(rho)
+
+
+def _target_note(base: Experiment, constants: Constants, training: Training, weights: Floats) -> str:
+    """Say what a target for the gradient would take, beside the condition on the learning rate."""
+    target = base.theory.target
+    assert target is not None
+    eta, k_eps = communication_complexity(
+        constants,
+        num_devices=training.num_devices,
+        num_local_rounds=training.num_local_rounds,
+        consensus_rate=consensus_rate(contraction(weights, 1.0)),
+        target=target,
+    )
+    wanted = minimum_success(
+        constants,
+        replace(training, learning_rate=eta, num_rounds=k_eps),
+        weights,
+        target=target,
+    ).probability
+    return (
+        f"A target is another matter. To bring the mean squared gradient norm down to {target:g} (it is 0.3 "
+        f"at the start) the bound would have {k_eps:,} rounds at the learning rate {eta:.2g} even if nothing "
+        f"were lost"
+        + ("" if wanted is None else f", and with those p_min = {wanted:.2f}")
+        + ". It is loose: it "
+        "ranks choices, and forecasts nothing."
+    )
+
+
+def _second(successes: Sequence[float]) -> float:
+    return max(p for p in successes if p < 1)
+
+
+def _name(line: str, p: float) -> str:
+    return f"{line}, p = {p:g}" if line else f"p = {p:g}"
