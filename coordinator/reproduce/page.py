@@ -75,10 +75,10 @@ def _blocks(paper: Paper, reproduced: Reproduced, call: Call, folder: Path) -> I
     yield claims_table(reproduced)
     yield Paragraph(
         f"An interval is Student's t at {100 * CONFIDENCE:g} % over seeds; a claim of several places shares "
-        "its 5 % of error among them. A claim **shows** if its interval lies wholly on its side of the limit, "
-        "**does not show** if wholly on the other, and is **not decided** if the limit lies within. What does "
-        "not show is a result. A seed draws the same places, data and minibatches in every arm, so differences "
-        "and ratios are taken seed by seed."
+        "its 5 % of error among them. A claim **shows** if its interval lies wholly on its side of the "
+        "limit, **does not show** if wholly on the other, and is **not decided** if the limit lies within. "
+        "What does not show is a result. A seed draws the same places, data and minibatches in every arm, so "
+        "differences and ratios are taken seed by seed."
     )
     yield Heading(2, "What is the paper's, and what is not")
     yield Paragraph("What the paper does, as far as its abstract and public summaries tell:")

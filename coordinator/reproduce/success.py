@@ -24,7 +24,7 @@ from coordinator.reproduce.comparison import (
 )
 from coordinator.reproduce.curves import Curve, columns, draw_curves, legend, mark, panels, ticks_at
 from coordinator.reproduce.links import snr_db_for
-from coordinator.reproduce.verdicts import Case, interval, judge
+from coordinator.reproduce.verdicts import Case, Verdict, interval, judge
 from coordinator.sweep.intervals import estimate
 from protocol.config import Experiment
 from protocol.experiment_file import load
@@ -112,15 +112,13 @@ def _show_success(
             judge(
                 "From p_min on, consensus is at least as near as the bound allows",
                 [
-                    Case(f"p = {p:g}", measured.values(_name("", p), consensus_distance), allowed[p])
+                    Case(f"p = {p:g}", measured.values(_name("", p), consensus_distance), high=allowed[p])
                     for p in promised
                 ],
-                relation="at most",
             ),
             judge(
                 f"From p_min on, accuracy is within {TOLERANCE:g} of that without losses",
                 _losses_of_accuracy(measured, "", [p for p in promised if p < 1]),
-                relation="at most",
             ),
             judge(
                 "The fewer packets arrive, the further apart the devices are: at p = "
@@ -131,10 +129,9 @@ def _show_success(
                         measured.ratios(
                             _name("", min(successes)), _name("", _second(successes)), consensus_distance
                         ),
-                        2.0,
+                        low=2.0,
                     )
                 ],
-                relation="at least",
             ),
         ),
         notes=(_target_note(base, constants, training, weights),),
@@ -190,7 +187,6 @@ def _show_knee(lines: Sequence[str], successes: Sequence[float], measured: Measu
     for number, line in enumerate(lines):
         if (found := knees[line]) is not None:
             mark(left, found, f"knee {found:g}", colour=COLOURS[number])
-    low = [p for p in successes if p <= 0.5]
     return Shown(
         figure=figure,
         caption="Knee: the least p from which on mean accuracy is within "
@@ -210,17 +206,26 @@ def _show_knee(lines: Sequence[str], successes: Sequence[float], measured: Measu
                 for p in successes
             ],
         ),
-        verdicts=tuple(
-            judge(
-                f"{line}: down to p = {min(low):g}, accuracy is within {TOLERANCE:g} of that without losses",
-                _losses_of_accuracy(measured, line, [p for p in successes if p < 1]),
-                relation="at most",
-            )
-            for line in lines
-        ),
+        verdicts=tuple(verdict for line in lines for verdict in _knee_verdicts(measured, line, successes)),
         notes=tuple(
             f"{line}: {'no knee was measured' if found is None else f'the knee is at p = {found:g}'}."
             for line, found in knees.items()
+        ),
+    )
+
+
+def _knee_verdicts(measured: Measured, line: str, successes: Sequence[float]) -> tuple[Verdict, Verdict]:
+    """Judge both sides of the knee: few lost packets do no harm, many do."""
+    most, least = _second(successes), min(successes)
+    lost = measured.differences(_name(line, 1.0), _name(line, least), accuracy)
+    return (
+        judge(
+            f"{line}: at p = {most:g} accuracy is within {TOLERANCE:g} of that without losses",
+            _losses_of_accuracy(measured, line, [most]),
+        ),
+        judge(
+            f"{line}: at p = {least:g} it is lower by more than {TOLERANCE:g}",
+            [Case(f"p = {least:g}", lost, low=TOLERANCE)],
         ),
     )
 
@@ -239,7 +244,7 @@ def _knee(measured: Measured, line: str, successes: Sequence[float]) -> float | 
 def _losses_of_accuracy(measured: Measured, line: str, successes: Sequence[float]) -> list[Case]:
     """Return what accuracy loses at each p, seed by seed."""
     return [
-        Case(f"p = {p:g}", measured.differences(_name(line, 1.0), _name(line, p), accuracy), TOLERANCE)
+        Case(f"p = {p:g}", measured.differences(_name(line, 1.0), _name(line, p), accuracy), high=TOLERANCE)
         for p in successes
     ]
 
@@ -271,9 +276,9 @@ def _target_note(base: Experiment, constants: Constants, training: Training, wei
         target=target,
     ).probability
     return (
-        f"A target is another matter. To bring the mean squared gradient norm down to {target:g} (it is 0.3 "
-        f"at the start) the bound would have {k_eps:,} rounds at the learning rate {eta:.2g} even if nothing "
-        f"were lost"
+        f"A target is another matter. To bring the mean squared gradient norm down to {target:g} (it is "
+        f"below 0.5 at the start) the bound would have {k_eps:,} rounds at the learning rate {eta:.2g} even "
+        f"if nothing were lost"
         + ("" if wanted is None else f", and with those p_min = {wanted:.2f}")
         + ". It is loose: it "
         "ranks choices, and forecasts nothing."

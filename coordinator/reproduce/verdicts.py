@@ -1,8 +1,8 @@
-"""Claims, and what measured numbers say of them: an interval on one side of a limit, or across it."""
+"""Claims, and what measured numbers say of them: an interval within a claimed range, or not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import Literal, NamedTuple, TypeAlias
 
 from coordinator.drawing import count
@@ -20,48 +20,43 @@ class Verdict:
     finding: str
 
 
-class Case(NamedTuple):
-    """One of the places at which a claim is tested: values over seeds, and the limit of their mean there."""
+@dataclass(frozen=True)
+class Case:
+    """One of the places at which a claim is tested: values over seeds, and the range of their mean."""
 
     label: str
     values: Sequence[float]
-    limit: float
+    low: float = -inf
+    high: float = inf
 
 
-def judge(
-    claim: str, cases: Sequence[Case], *, relation: Literal["at most", "at least"], form: str = ".3g"
-) -> Verdict:
-    """Test whether the mean of every case keeps to its limit.
+class _Found(NamedTuple):
+    outcome: Outcome
+    excess: float
+    """How far the mean is out of its range, in half widths of its interval; negative within."""
+    finding: str
 
-    It shows if all intervals lie on the right side, and does not if one lies wholly on the wrong side.
-    With m cases each interval has a confidence of 1 - 0.05 / m, so that all hold together with 95 %
-    (Bonferroni); the finding names the case that is nearest to its limit, or furthest beyond it.
+
+def judge(claim: str, cases: Sequence[Case]) -> Verdict:
+    """Test whether the mean of every case is in its range.
+
+    It shows if all intervals lie in their ranges, and does not if one lies wholly outside. With m cases
+    each interval has a confidence of 1 - 0.05 / m, so that all hold together with 95 % (Bonferroni). The
+    finding names the case that is nearest to an end of its range, or furthest beyond.
     """
     if not cases:
         return Verdict(claim, "not decided", "there is nothing to judge by")
-    found = [estimate(case.values, confidence=1 - (1 - CONFIDENCE) / len(cases)) for case in cases]
-    for case, one in zip(cases, found, strict=True):
-        if one is None or one.half_width is None or not isfinite(one.mean):
-            why = "is not finite" if one is not None and not isfinite(one.mean) else "has no interval"
-            return Verdict(claim, "not decided", f"{_prefix(case)}a mean of {_runs(case)} {why}")
-    sign = 1.0 if relation == "at most" else -1.0
-    margins = [sign * (one.mean - case.limit) for case, one in zip(cases, found, strict=True) if one]
-    widths = [one.half_width or 0.0 for one in found if one]
-    outcome: Outcome
-    if all(margin + width <= 0 for margin, width in zip(margins, widths, strict=True)):
-        outcome = "shows"
-    elif any(margin - width > 0 for margin, width in zip(margins, widths, strict=True)):
+    confidence = 1 - (1 - CONFIDENCE) / len(cases)
+    found = [_judge_case(case, confidence) for case in cases]
+    outcomes = {one.outcome for one in found}
+    worst = max(found, key=lambda one: one.excess)
+    outcome: Outcome = "shows" if outcomes == {"shows"} else "not decided"
+    if "does not show" in outcomes:
         outcome = "does not show"
-    else:
-        outcome = "not decided"
-    # The nearest to its limit from inside, or, where some are beyond it, the one surest to be.
-    surest = {"shows": 1.0, "does not show": -1.0, "not decided": 1.0}[outcome]
-    worst = max(range(len(cases)), key=lambda i: margins[i] + surest * widths[i])
-    finding = f"{_prefix(cases[worst])}{interval(found[worst], form)}, where {relation} "
-    finding += f"{cases[worst].limit:{form}} is claimed; {_runs(cases[worst])}"
-    if len(cases) > 1:
-        finding += f"; the one of {len(cases)} cases that decides"
-    return Verdict(claim, outcome, finding)
+        worst = max((one for one in found if one.outcome == outcome), key=lambda one: one.excess)
+    return Verdict(
+        claim, outcome, worst.finding + (f"; the one of {len(cases)} that decides" if len(cases) > 1 else "")
+    )
 
 
 def judge_count(claim: str, found: Sequence[int], *, noun: str) -> Verdict:
@@ -81,9 +76,24 @@ def interval(found: Estimate | None, form: str = ".3g") -> str:
     return f"{found.mean:{form}} ± {found.half_width:.2g}"
 
 
-def _prefix(case: Case) -> str:
-    return f"{case.label}: " if case.label else ""
+def _judge_case(case: Case, confidence: float) -> _Found:
+    label = f"{case.label}: " if case.label else ""
+    mean = estimate(case.values, confidence=confidence)
+    if mean is None or mean.half_width is None:
+        what = "no run" if mean is None else "one run"
+        return _Found("not decided", inf, f"{label}{what} to judge by, where two make an interval")
+    if not isfinite(mean.mean):
+        return _Found("not decided", inf, f"{label}a run is not finite")
+    width = mean.half_width
+    out = max(case.low - mean.mean, mean.mean - case.high)
+    outcome: Outcome = "shows" if out + width <= 0 else "does not show" if out - width > 0 else "not decided"
+    finding = f"{label}{interval(mean)}, claimed {_range(case)} (n = {mean.n})"
+    return _Found(outcome, out / width if width else out * inf if out else 0.0, finding)
 
 
-def _runs(case: Case) -> str:
-    return f"n = {len(case.values)}"
+def _range(case: Case) -> str:
+    if case.low == -inf:
+        return f"at most {case.high:.3g}"
+    if case.high == inf:
+        return f"at least {case.low:.3g}"
+    return f"{case.low:.3g} to {case.high:.3g}"
