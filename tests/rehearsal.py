@@ -19,7 +19,7 @@ from coordinator.network import lay_out
 from coordinator.roster import Phase, Roster
 from node.agent import take_part
 from node.control import Control
-from protocol.errors import HearsayError, RunError
+from protocol.errors import RunError
 from protocol.hardware import fleet
 from protocol.messages import Bye, Done, Hello, NeighbourDied, Report, Schedule, Start, Welcome, pack
 
