@@ -1,8 +1,12 @@
 """What each device has to reckon with before its first round: costs of an exchange, and local rounds."""
 
+from collections.abc import Sequence
 from statistics import harmonic_mean
 
+import numpy as np
+
 from coordinator.schedule.epochs import EpochPlan
+from coordinator.schedule.timing import settled_ready_s
 from protocol.config import Experiment
 from protocol.errors import BadInput
 from protocol.hardware import Hardware, fleet
@@ -18,20 +22,15 @@ def look_ahead(experiment: Experiment, plan: EpochPlan) -> dict[int, Prospect]:
     An exchange takes the faster devices longer, since they wait for the slowest. Raises BadInput if the
     budgets of a device do not allow one round.
     """
-    devices = list(enumerate(fleet(experiment)))
-
-    def costs_of(device: int, own: Hardware, waiting_air_s: float) -> RoundCosts:
-        return round_costs(own, float(plan.cost.joules[device]), plan.event.air_s + waiting_air_s)
-
-    costs = {device: costs_of(device, own, 0.0) for device, own in devices}
-    for device, own in devices:
+    devices = fleet(experiment)
+    costs = exchange_costs(experiment, plan, [1] * len(devices))
+    for device, own in enumerate(devices):
         _refuse_if_too_poor(experiment, device, own, costs[device])
-    first = {device: first_local_rounds(experiment, own, costs[device]) for device, own in devices}
-    busy_air_s = {device: first[device] * own.local_round_air_s for device, own in devices}
-    slowest_air_s = max(busy_air_s.values())
-    costs = {device: costs_of(device, own, slowest_air_s - busy_air_s[device]) for device, own in devices}
-    first = {device: first_local_rounds(experiment, own, costs[device]) for device, own in devices}
-    training = [rounds for rounds in first.values() if rounds > 0]
+    first = [0] * len(devices)
+    for _ in range(2):  # how long an exchange takes depends on how long others train before it
+        first = [first_local_rounds(experiment, *own) for own in zip(devices, costs, strict=True)]
+        costs = exchange_costs(experiment, plan, first)
+    training = [rounds for rounds in first if rounds > 0]
     return {
         device: Prospect(
             local_rounds=first[device],
@@ -39,8 +38,22 @@ def look_ahead(experiment: Experiment, plan: EpochPlan) -> dict[int, Prospect]:
             exchange_j=costs[device].aggregation_j,
             exchange_air_s=costs[device].aggregation_air_s,
         )
-        for device, _ in devices
+        for device in range(len(devices))
     }
+
+
+def exchange_costs(experiment: Experiment, plan: EpochPlan, local_rounds: Sequence[int]) -> list[RoundCosts]:
+    """Return what a round takes from each device if they do so many local rounds, waiting included."""
+    devices, cost = fleet(experiment), plan.cost
+    taken_s = np.full(len(devices), cost.air_s)
+    if cost.ends is not None:
+        busy_s = np.array([n * own.local_round_air_s for n, own in zip(local_rounds, devices, strict=True)])
+        ready_s = settled_ready_s(cost.ends, busy_s)
+        taken_s = cost.ends(ready_s) - ready_s
+    return [
+        round_costs(own, float(joules), float(seconds))
+        for own, joules, seconds in zip(devices, cost.joules, taken_s, strict=True)
+    ]
 
 
 def _refuse_if_too_poor(experiment: Experiment, device: int, own: Hardware, costs: RoundCosts) -> None:

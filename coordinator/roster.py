@@ -215,7 +215,7 @@ class Roster:
         for member in self.members:
             member.last_heard_s = now_s
         layout = frame_layout(self.experiment, ready[0].num_parameters)
-        prices = Prices(self.experiment, layout, self.network.num_slots, self.packet_errors)
+        prices = Prices(self.experiment, layout, self.network, self.packet_errors)
         self._epochs = Epochs(self.experiment, self.network, prices)
         plan = self._epochs.first()
         if self.experiment.aggregation.is_scheduled:

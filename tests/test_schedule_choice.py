@@ -12,6 +12,7 @@ from coordinator.schedule.costs import LinkCosts
 from coordinator.schedule.energy_tree import min_energy_tree
 from coordinator.schedule.ring import ring_order
 from coordinator.schedule.schemes import ring_cost
+from coordinator.schedule.tariff import Tariff
 from coordinator.schedule.tree import tree_cost
 
 N = 10
@@ -22,8 +23,14 @@ DEAR = Gossip(EVERYBODY, contraction=0.9, consensus_error=1e-3, cast="unicast")
 TREE_S = tree_cost(min_energy_tree(NOW), NOW, multicast=True).air_s
 
 
+def channel_of(mean, now=None, chunks=1, **known):
+    """Return what is known of links whose prices are the same however a model is cut."""
+    prices = {id(costs): Tariff(costs, costs, costs, chunks) for costs in (mean, now) if costs is not None}
+    return Channel(prices[id(mean)], prices.get(id(now)), **known)
+
+
 def test_a_channel_that_holds_gets_a_tree_for_the_links_as_they_are():
-    choice = choose(Channel(mean=MEAN, now=NOW, coherence_s=1.01 * TREE_S), DEAR)
+    choice = choose(channel_of(mean=MEAN, now=NOW, coherence_s=1.01 * TREE_S), DEAR)
     assert choice.scheme == "tree"
     assert choice.tree == min_energy_tree(NOW)
     assert choice.ring == ring_order(NOW)
@@ -32,7 +39,7 @@ def test_a_channel_that_holds_gets_a_tree_for_the_links_as_they_are():
 
 @pytest.mark.parametrize("now", [None, NOW], ids=["unknown", "changing"])
 def test_a_channel_that_changes_or_is_unknown_gets_a_ring_for_the_mean_links(now):
-    choice = choose(Channel(mean=MEAN, now=now, coherence_s=TREE_S, correlation=0.9), DEAR)
+    choice = choose(channel_of(mean=MEAN, now=now, coherence_s=TREE_S, correlation=0.9), DEAR)
     assert choice.scheme == "ring"
     assert choice.ring == ring_order(MEAN)
     assert choice.costs["ring"].total_j == ring_cost(ring_order(MEAN), MEAN).total_j
@@ -41,7 +48,7 @@ def test_a_channel_that_changes_or_is_unknown_gets_a_ring_for_the_mean_links(now
 
 
 def test_reports_that_agree_stand_for_a_channel_that_holds():
-    assert choose(Channel(mean=MEAN, now=NOW, coherence_s=0.0, correlation=0.91), DEAR).scheme == "tree"
+    assert choose(channel_of(mean=MEAN, now=NOW, coherence_s=0.0, correlation=0.91), DEAR).scheme == "tree"
 
 
 def test_gossip_is_chosen_where_it_reaches_the_same_for_less():
@@ -49,16 +56,16 @@ def test_gossip_is_chosen_where_it_reaches_the_same_for_less():
     costs = LinkCosts(np.ones((N, N)), np.zeros((N, N)), np.ones((N, N)), "parallel")
     costs.tx_j[np.abs(np.subtract.outer(range(N), range(N))) == 1] = 0.1
     chain = tuple((i, i + 1) for i in range(N - 1))
-    one_sweep = choose(Channel(mean=costs, now=costs), Gossip(chain, 0.55, 0.6, "broadcast"))
+    one_sweep = choose(channel_of(mean=costs, now=costs), Gossip(chain, 0.55, 0.6, "broadcast"))
     assert (one_sweep.scheme, one_sweep.sweeps) == ("gossip", 1)
     assert one_sweep.costs["gossip"].total_j == pytest.approx(1.0)
     assert one_sweep.costs["tree"].total_j == pytest.approx(1.7)
-    two_sweeps = choose(Channel(mean=costs, now=costs), Gossip(chain, 0.55, 0.5, "broadcast"))
+    two_sweeps = choose(channel_of(mean=costs, now=costs), Gossip(chain, 0.55, 0.5, "broadcast"))
     assert (two_sweeps.scheme, two_sweeps.sweeps) == ("tree", 2)
 
 
 def test_a_deadline_rules_out_what_ends_late():
-    channel = Channel(mean=MEAN, now=NOW)
+    channel = channel_of(mean=MEAN, now=NOW)
     costs = choose(channel, DEAR).costs
     assert costs["ring"].air_s < costs["tree"].air_s < costs["gossip"].air_s
     between_s = (costs["ring"].air_s + costs["tree"].air_s) / 2
@@ -77,10 +84,10 @@ def test_chunks_make_a_tree_quicker_and_so_the_channel_more_often_stable():
         path[i, i + 1] = path[i + 1, i] = 1.0
     costs = LinkCosts(path, np.zeros((5, 5)), path, "parallel")
     dear = Gossip(((0, 1),), 0.9, 1e-9, "unicast")
-    channel = Channel(mean=costs, now=costs, coherence_s=2.0)
+    channel = channel_of(mean=costs, now=costs, coherence_s=2.0)
     assert choose(channel, dear).costs["tree"].air_s == 4.0
     assert choose(channel, dear).scheme == "gossip"
-    quick = choose(channel, dear, chunks=8)
+    quick = choose(channel_of(mean=costs, now=costs, coherence_s=2.0, chunks=8), dear)
     assert quick.costs["tree"].air_s == (4 + 7) / 8
     assert quick.scheme == "tree"
 
@@ -90,15 +97,15 @@ def test_a_graph_without_a_ring_gets_a_tree_or_gossip():
     star[0, 1:] = star[1:, 0] = 1.0
     costs = LinkCosts(star, np.zeros((N, N)), star, "parallel")
     gossip = Gossip(tuple((0, i) for i in range(1, N)), 0.8, 1e-3, "broadcast")
-    choice = choose(Channel(mean=costs, now=costs), gossip)
+    choice = choose(channel_of(mean=costs, now=costs), gossip)
     assert (choice.scheme, choice.ring) == ("tree", None)
     assert set(choice.costs) == {"spanning_tree", "spanning_tree_multicast", "tree", "gossip"}
-    assert choose(Channel(mean=costs), gossip).scheme == "gossip"
+    assert choose(channel_of(mean=costs), gossip).scheme == "gossip"
 
 
 def test_devices_that_fall_apart_are_left_to_gossip():
     apart = uneven_links(np.random.default_rng(1), 4, density=0.0)
-    choice = choose(Channel(mean=apart, now=apart), Gossip(((0, 1),), 1.0, 1e-3, "broadcast"))
+    choice = choose(channel_of(mean=apart, now=apart), Gossip(((0, 1),), 1.0, 1e-3, "broadcast"))
     assert choice.scheme == "gossip"
     assert choice.costs == {}
     assert choice.reason == (
@@ -108,7 +115,7 @@ def test_devices_that_fall_apart_are_left_to_gossip():
 
 def test_gossip_that_never_agrees_is_no_alternative():
     never = Gossip(EVERYBODY, 1.0, 1e-3, "broadcast")
-    choice = choose(Channel(mean=MEAN, now=NOW), never)
+    choice = choose(channel_of(mean=MEAN, now=NOW), never)
     assert "gossip" not in choice.costs
     assert choice.sweeps == np.inf
 
@@ -116,13 +123,13 @@ def test_gossip_that_never_agrees_is_no_alternative():
 def test_where_the_air_costs_nothing_it_is_a_tree():
     free = np.zeros((N, N))
     costs = LinkCosts(free, free, free, "parallel")
-    choice = choose(Channel(mean=costs, now=costs), DEAR)
+    choice = choose(channel_of(mean=costs, now=costs), DEAR)
     assert choice.scheme == "tree"
     assert all(cost.total_j == 0 for cost in choice.costs.values())
 
 
 def test_the_reason_is_one_line_that_names_the_alternatives():
-    choice = choose(Channel(mean=MEAN, now=NOW, coherence_s=60.0), DEAR)
+    choice = choose(channel_of(mean=MEAN, now=NOW, coherence_s=60.0), DEAR)
     tree_j, ring_j, gossip_j = (f"{choice.costs[name].total_j:.3g} J" for name in ("tree", "ring", "gossip"))
     assert choice.reason == (
         f"tree: {tree_j}, {ring_j} by ring, {gossip_j} by gossip; "
@@ -131,16 +138,16 @@ def test_the_reason_is_one_line_that_names_the_alternatives():
 
 
 def test_the_choice_among_survivors_leaves_the_dead_out():
-    channel = Channel(mean=MEAN.without([2, 5]), now=NOW.without([2, 5]))
+    channel = channel_of(mean=MEAN.without([2, 5]), now=NOW.without([2, 5]))
     choice = choose(channel, DEAR)
     assert sorted(choice.ring) == [0, 1, 3, 4, 6, 7, 8, 9]
     assert all(cost.joules[[2, 5]].sum() == 0 for cost in choice.costs.values())
-    assert set(choice.costs) == set(choose(Channel(mean=MEAN, now=NOW), DEAR).costs)
+    assert set(choice.costs) == set(choose(channel_of(mean=MEAN, now=NOW), DEAR).costs)
 
 
 def test_the_last_device_has_nothing_to_aggregate():
     alone = MEAN.without(range(1, N))
-    choice = choose(Channel(mean=alone, now=alone), DEAR)
+    choice = choose(channel_of(mean=alone, now=alone), DEAR)
     assert choice.scheme == "tree"
     assert all(cost.total_j == cost.air_s == 0 for cost in choice.costs.values())
 
@@ -151,6 +158,6 @@ def test_a_sparse_graph_prices_what_it_can():
     for a, b in graph.edges:
         joules[a, b] = joules[b, a] = 1.0
     costs = LinkCosts(joules, np.zeros((6, 6)), joules, "tdma")
-    choice = choose(Channel(mean=costs, now=costs), Gossip(tuple(graph.edges), 0.5, 1e-2, "broadcast"))
+    choice = choose(channel_of(mean=costs, now=costs), Gossip(tuple(graph.edges), 0.5, 1e-2, "broadcast"))
     assert set(choice.costs) == {"spanning_tree", "spanning_tree_multicast", "tree", "ring", "gossip"}
     assert choice.costs["ring"].total_j == pytest.approx(2 * 5 / 6 * 6)

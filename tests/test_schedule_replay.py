@@ -34,7 +34,7 @@ class Air:
         receivers = list(receivers)
         self.tx_j[sender] += share * max(self.costs.tx_j[sender, receivers])
         for receiver in receivers:
-            self.rx_j[receiver] += share * self.costs.rx_j[sender, receiver]
+            self.rx_j[receiver] += share * max(self.costs.rx_j[sender, receivers])
         band = (sender, *receivers) if self.costs.access == "parallel" else "all"
         # With one band nothing overlaps, so somebody who is ready can always send next.
         start_s = self.busy_until_s[band] if band == "all" else max(ready_s, self.busy_until_s[band])

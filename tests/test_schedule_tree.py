@@ -145,8 +145,12 @@ def least_j(trees, costs):
     n = trees.shape[1]
     tx_j, rx_j = (np.where(np.eye(n, dtype=bool), 0.0, matrix) for matrix in (costs.tx_j, costs.rx_j))
     everyone = np.arange(n)
-    up_j = (tx_j[everyone, trees] + rx_j[everyone, trees] + rx_j[trees, everyone]) * (trees >= 0)
-    down_j = sum(np.where(trees == parent, tx_j[parent], 0.0).max(axis=1) for parent in range(n))
+    up_j = (tx_j[everyone, trees] + rx_j[everyone, trees]) * (trees >= 0)
+    down_j = sum(
+        np.where(trees == parent, tx_j[parent], 0.0).max(axis=1)
+        + np.where(trees == parent, rx_j[parent], 0.0).max(axis=1) * (trees == parent).sum(axis=1)
+        for parent in range(n)
+    )
     return (up_j.sum(axis=1) + down_j).min()
 
 

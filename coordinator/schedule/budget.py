@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from coordinator.schedule.costs import Floats, LinkCosts
+from coordinator.schedule.costs import Answers, Floats, LinkCosts
 
 
 def budget_weights(costs: LinkCosts, joules_left: Floats) -> LinkCosts:
@@ -16,4 +16,7 @@ def budget_weights(costs: LinkCosts, joules_left: Floats) -> LinkCosts:
     """
     assert (joules_left[costs.devices] > 0).all(), "who has nothing left cannot take part"
     left = np.where(joules_left > 0, joules_left, 1.0)
-    return replace(costs, tx_j=costs.tx_j / left[:, None], rx_j=costs.rx_j / left[None, :])
+    answers = costs.answers
+    if answers is not None:
+        answers = Answers(tx_j=answers.tx_j / left[None, :], rx_j=answers.rx_j / left[:, None])
+    return replace(costs, tx_j=costs.tx_j / left[:, None], rx_j=costs.rx_j / left[None, :], answers=answers)

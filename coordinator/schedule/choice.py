@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Literal
 
-from coordinator.schedule.costs import Cost, LinkCosts
+from coordinator.schedule.costs import Cost
 from coordinator.schedule.energy_tree import min_energy_tree
 from coordinator.schedule.ring import ring_order
-from coordinator.schedule.schemes import all_broadcast, full_mesh, gossip, ring_cost, sweeps_needed
+from coordinator.schedule.schemes import sweeps_needed
 from coordinator.schedule.spanning import minimum_spanning_tree
-from coordinator.schedule.tree import Tree, tree_cost
+from coordinator.schedule.tariff import Tariff
+from coordinator.schedule.tree import Tree
 
 Scheme = Literal["tree", "ring", "gossip"]
 
@@ -22,9 +23,9 @@ _CORRELATED = 0.9
 class Channel:
     """What is known of the links."""
 
-    mean: LinkCosts
+    mean: Tariff
     """From mean path loss."""
-    now: LinkCosts | None = None
+    now: Tariff | None = None
     """From the latest reports, if there are any."""
     coherence_s: float = inf
     correlation: float = 0.0
@@ -56,44 +57,48 @@ class Choice:
     ring: tuple[int, ...] | None
     sweeps: float
     """Of gossip."""
-    links: LinkCosts
+    tariff: Tariff
     """What tree and ring were laid out for: the links as reported, or their means."""
 
 
-def choose(channel: Channel, rival: Gossip, *, chunks: int = 1, deadline_s: float = inf) -> Choice:
+def choose(channel: Channel, rival: Gossip, *, multicast: bool = True, deadline_s: float = inf) -> Choice:
     """Pick the scheme of fewest joules among those that the channel allows and that end by the deadline.
 
     A tree needs a channel that holds: coherence_s longer than one aggregation over it, or correlation
     above 0.9. Then tree and ring are laid out for the links as they are now; else for their means, and
     the tree is out. If nothing ends in time it is the quickest, and gossip if nothing joins all devices.
     Of equals it is the tree, then the ring. Derived for this project from the model of Yan and Li, arXiv
-    2403.20075.
+    2403.20075. multicast: whether a parent of the tree tells all its children at once.
     """
-    links = channel.mean if channel.now is None else channel.now
-    tree = min_energy_tree(links)
-    holds, finding = _holds(channel, tree, chunks=chunks)
-    if not holds and links is not channel.mean:
-        links = channel.mean
-        tree = min_energy_tree(links)
-    ring = ring_order(links)
+    best_tree = min_energy_tree if multicast else minimum_spanning_tree
+    tariff = channel.mean if channel.now is None else channel.now
+    tree = best_tree(tariff.chunked)
+    holds, finding = _holds(channel, tree, multicast=multicast)
+    if not holds and tariff is not channel.mean:
+        tariff = channel.mean
+        tree = best_tree(tariff.chunked)
+    ring = ring_order(tariff.parted)
     sweeps = sweeps_needed(rival.contraction, rival.consensus_error)
-    costs = {"full_mesh": full_mesh(links), "all_broadcast": all_broadcast(links)}
-    spanning = minimum_spanning_tree(links)
+    costs = {
+        "full_mesh": tariff.all_pairs(cast="unicast"),
+        "all_broadcast": tariff.all_pairs(cast="broadcast"),
+    }
+    spanning = minimum_spanning_tree(tariff.chunked)
     if spanning is not None:
-        costs["spanning_tree"] = tree_cost(spanning, links, multicast=False, chunks=chunks)
-        costs["spanning_tree_multicast"] = tree_cost(spanning, links, multicast=True, chunks=chunks)
+        costs["spanning_tree"] = tariff.tree(spanning, multicast=False)
+        costs["spanning_tree_multicast"] = tariff.tree(spanning, multicast=True)
     if tree is not None:
-        costs["tree"] = tree_cost(tree, links, multicast=True, chunks=chunks)
+        costs["tree"] = tariff.tree(tree, multicast=multicast)
     if ring is not None:
-        costs["ring"] = ring_cost(ring, links)
+        costs["ring"] = tariff.ring(ring)
     if isfinite(sweeps):
-        costs["gossip"] = gossip(links, rival.edges, sweeps=sweeps, cast=rival.cast)
+        costs["gossip"] = tariff.gossip(rival.edges, sweeps=int(sweeps), cast=rival.cast)
     costs = {name: cost for name, cost in costs.items() if isfinite(cost.total_j)}
     scheme, reason = _pick(costs, holds=holds, deadline_s=deadline_s)
-    return Choice(scheme, f"{scheme}: {reason}; {finding}", costs, tree, ring, sweeps, links)
+    return Choice(scheme, f"{scheme}: {reason}; {finding}", costs, tree, ring, sweeps, tariff)
 
 
-def _holds(channel: Channel, tree: Tree | None, *, chunks: int) -> tuple[bool, str]:
+def _holds(channel: Channel, tree: Tree | None, *, multicast: bool) -> tuple[bool, str]:
     """Return whether the channel stays as it is for as long as a tree needs, and that in words."""
     if channel.now is None:
         return False, "no report of the channel, so no tree"
@@ -101,7 +106,7 @@ def _holds(channel: Channel, tree: Tree | None, *, chunks: int) -> tuple[bool, s
         return False, "as reported, no tree joins all devices"
     if channel.correlation > _CORRELATED:
         return True, f"the last reports correlate by {channel.correlation:.2f}"
-    tree_s = tree_cost(tree, channel.now, multicast=True, chunks=chunks).air_s
+    tree_s = channel.now.tree(tree, multicast=multicast).air_s
     if channel.coherence_s > tree_s:
         return True, f"the channel holds for {channel.coherence_s:.3g} s and a tree takes {tree_s:.3g} s"
     return False, f"the channel holds for {channel.coherence_s:.3g} s, but a tree would take {tree_s:.3g} s"

@@ -10,7 +10,14 @@ from itertools import chain
 import numpy as np
 
 from coordinator.schedule.costs import Bools, Floats, Ints, LinkCosts
-from coordinator.schedule.spanning import as_tree, hop_weights, hubs_by_joules, spanning_parents, star_parents
+from coordinator.schedule.spanning import (
+    HopWeights,
+    as_tree,
+    hop_weights,
+    hubs_by_joules,
+    spanning_parents,
+    star_parents,
+)
 from coordinator.schedule.tree import Tree
 
 _ROUNDING = 1e-12
@@ -27,13 +34,13 @@ def min_energy_tree(costs: LinkCosts, *, num_moves: int = 150) -> Tree | None:
     spanning = spanning_parents(costs)
     if spanning is None:
         return None
-    own_j, reach_j = hop_weights(costs)
+    weights = hop_weights(costs)
     stars = (star_parents(len(spanning), int(hub)) for hub in hubs_by_joules(costs))
     best, least_j = spanning, np.inf
     for number, seed in enumerate(chain([spanning], stars)):
         if num_moves == 0 and number > 1:  # as they are, further stars are dearer than the first
             break
-        descent = _Descent(seed, own_j, reach_j)
+        descent = _Descent(seed, weights)
         num_moves -= descent.run(num_moves)
         if descent.total_j < least_j:
             best, least_j = descent.parents, descent.total_j
@@ -44,15 +51,17 @@ class _Descent:
     """One search: a tree, and what each change of a single parent would cost.
 
     Legend: own[i, q] joules that device i under parent q adds by itself, reach[i, q] the multicast of q
-    that i needs, M[q] the multicast of q as it is.
+    that i needs, hear[i, q] what each child of q then pays to hear it; M[q], H[q] both as they are.
     """
 
-    def __init__(self, parents: Ints, own_j: Floats, reach_j: Floats) -> None:
+    def __init__(self, parents: Ints, weights: HopWeights) -> None:
         k = len(parents)
         self.parents = parents.copy()
-        self._own, self._reach = own_j, reach_j
-        self._M = np.zeros(k)
-        self._joining = own_j + reach_j  # [i, q]: what q costs more with i below it
+        self._weights = weights
+        self._M, self._H = np.zeros((2, k))
+        self._joining = (
+            weights.own + weights.reach + weights.hear
+        )  # [i, q]: what q costs more with i below it
         self._leaving = np.full(k, -np.inf)  # what the parent of i costs less without it; the root has none
         self._above = _ancestors(parents)
         for parent in np.unique(parents[parents >= 0]):
@@ -62,7 +71,8 @@ class _Descent:
     def total_j(self) -> float:
         """Joules of the tree as it is."""
         below = np.flatnonzero(self.parents >= 0)
-        return float(self._own[below, self.parents[below]].sum() + self._M.sum())
+        parents = self.parents[below]
+        return float(self._weights.own[below, parents].sum() + self._H[parents].sum() + self._M.sum())
 
     def run(self, num_moves: int) -> int:
         """Make the move that saves most until none does, or so many are made; return how many were."""
@@ -89,12 +99,19 @@ class _Descent:
     def _price(self, parent: int) -> None:
         """Update what depends on the children of one parent."""
         children = np.flatnonzero(self.parents == parent)
-        own, reach = self._own[:, parent], self._reach[:, parent]
-        second, largest = np.sort(np.concatenate(([0.0, 0.0], reach[children])))[-2:]
-        saved = np.where(reach[children] == largest, largest - second, 0.0)
-        self._M[parent] = largest
-        self._leaving[children] = own[children] + saved
-        self._joining[:, parent] = own + np.maximum(reach - largest, 0.0)
+        own, reach, hear = (weights[:, parent] for weights in self._weights)
+        n = len(children)
+        M, without_M = _largest(reach[children])
+        H, without_H = _largest(hear[children])
+        self._M[parent], self._H[parent] = M, H
+        self._leaving[children] = own[children] + (M - without_M) + (n * H - (n - 1) * without_H)
+        self._joining[:, parent] = own + np.maximum(reach - M, 0.0) + (n + 1) * np.maximum(hear, H) - n * H
+
+
+def _largest(values: Floats) -> tuple[float, Floats]:
+    """Return the largest of some values, 0 if there are none, and for each the largest of the others."""
+    second, largest = np.sort(np.concatenate(([0.0, 0.0], values)))[-2:]
+    return float(largest), np.where(values == largest, second, largest)
 
 
 def _ancestors(parents: Ints) -> Bools:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf, isfinite
 from typing import TypeAlias
 
@@ -15,9 +16,10 @@ from coordinator.schedule.costs import Cost, Floats, LinkCosts
 from coordinator.schedule.energy_tree import min_energy_tree
 from coordinator.schedule.prices import Prices
 from coordinator.schedule.ring import ring_order
-from coordinator.schedule.schemes import gossip, ring_cost
 from coordinator.schedule.spanning import minimum_spanning_tree
-from coordinator.schedule.tree import ROOT, Tree, tree_cost
+from coordinator.schedule.success import joint_success
+from coordinator.schedule.tariff import Cast, Tariff
+from coordinator.schedule.tree import ROOT, Tree
 from protocol.access import plan_access
 from protocol.air import planned_round_s
 from protocol.config import Experiment
@@ -41,6 +43,8 @@ class EpochPlan:
     places: Mapping[int, Place]
     cost: Cost
     """Of one aggregation."""
+    choice: Choice
+    """What else there was, and the prices of all of it."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,9 @@ class Epochs:
         )
         self._round_s = planned_round_s(experiment, access)
         self._last_db: Floats | None = None
+        self.success = joint_success(experiment, network, prices.tables)
+        """Probability of each link that a packet counts, shape (n, n)."""
+        self._of_those_present = lru_cache(maxsize=4)(self._with_means)
 
     def first(self) -> EpochPlan:
         """Lay out the first epoch, in which nobody has told anything yet."""
@@ -87,28 +94,27 @@ class Epochs:
         self, round_: int, now_db: Floats | None, joules_left: Mapping[int, float], *, correlation: float
     ) -> EpochPlan:
         aggregation = self._experiment.aggregation
-        absent = set(range(self._experiment.devices)) - set(joules_left) if joules_left else set()
-        mean = self._prices.of(self._mean_db, frames=aggregation.chunks, faded=True).without(absent)
+        everybody = frozenset(range(self._experiment.devices))
+        absent = everybody - set(joules_left) if joules_left else frozenset()
+        members = self._experiment.devices - len(absent)
+        mean, rival = self._of_those_present(absent)
         now = None
         if now_db is not None:
-            now = self._prices.of(now_db, frames=aggregation.chunks, faded=False).without(absent)
+            now = self._prices.of(now_db, faded=False, members=members).without(absent)
         channel = Channel(mean, now, self._coherence_s() / aggregation.epoch_rounds, correlation)
-        choice = choose(channel, self._rival(absent), chunks=aggregation.chunks)
+        choice = choose(channel, rival, multicast=self._multicast, deadline_s=self._deadline_s())
         scheme = choice.scheme if aggregation.scheme == "auto" else aggregation.scheme
         reason = choice.reason if aggregation.scheme == "auto" else f"aggregation.scheme = {scheme}"
-        tree = self._tree(choice.links, joules_left) if scheme == "tree" else None
-        ring = ring_order(self._fair(choice.links, joules_left)) if scheme == "ring" else None
-        members = len(mean.devices)
+        tariff = choice.tariff
+        tree = self._tree(tariff.chunked, joules_left) if scheme == "tree" else None
+        ring = ring_order(self._fair(tariff.parted, joules_left)) if scheme == "ring" else None
         if tree is not None and members > 1:
-            cost = tree_cost(tree, choice.links, multicast=self._multicast, chunks=aggregation.chunks)
-            return self._plan(round_, cost, choice, reason, tree=tree)
+            return self._plan(round_, tariff.tree(tree, multicast=self._multicast), choice, reason, tree=tree)
         if ring is not None and 1 < members <= self._prices.layout.num_values:
-            return self._plan(round_, ring_cost(ring, choice.links), choice, reason, ring=ring)
+            return self._plan(round_, tariff.ring(ring), choice, reason, ring=ring)
         if scheme in ("tree", "ring"):
             reason = f"no {scheme} joins all devices over links that carry anything"
-        rival = self._rival(absent)
-        links = self._prices.of(self._mean_db, frames=1, faded=True, even_deaf=True).without(absent)
-        cost = gossip(links, rival.edges, sweeps=aggregation.sweeps, cast=rival.cast)
+        cost = tariff.gossip(rival.edges, sweeps=aggregation.sweeps, cast=rival.cast)
         return self._plan(round_, cost, choice, reason)
 
     def _plan(
@@ -133,7 +139,13 @@ class Epochs:
             alternatives_j={name: other.total_j for name, other in choice.costs.items()},
         )
         places: Mapping[int, Place] = tree_places(tree) if tree else ring_places(ring) if ring else {}
-        return EpochPlan(event, places, cost)
+        return EpochPlan(event, places, cost, choice)
+
+    @property
+    def _cast(self) -> Cast:
+        """How gossip sends: an analog radio precodes for each receiver."""
+        radio = self._experiment.radio
+        return "unicast" if radio.scheme == "analog" else radio.cast
 
     @property
     def _multicast(self) -> bool:
@@ -150,17 +162,36 @@ class Epochs:
             return links
         return budget_weights(links, np.maximum(left, np.finfo(float).tiny))
 
-    def _rival(self, absent: Collection[int]) -> Gossip:
-        """Return gossip as the alternative: as many sweeps as are set, if they come close to averaging."""
-        graph, aggregation = self._network.graph, self._experiment.aggregation
-        edges = [edge for edge in graph.edges if not set(edge) & set(absent)]
-        success = np.zeros_like(self._network.weights)
-        for a, b in edges:
-            losses = graph.edges[a, b]["packet_loss"]
-            success[a, b] = success[b, a] = (1 - losses[a]) * (1 - losses[b])
-        rho = contraction(self._network.weights, success)
+    def contraction(self, absent: Collection[int] = ()) -> float:
+        """Return how much one sweep of gossip among those present shrinks the squared distance, at most."""
+        present = np.ones(self._experiment.devices, dtype=bool)
+        present[list(absent)] = False
+        among = np.ix_(present, present)
+        weights = self._network.weights[among].copy()
+        np.fill_diagonal(weights, 0.0)
+        np.fill_diagonal(weights, 1 - weights.sum(axis=1))
+        return contraction(weights, self.success[among])
+
+    def _with_means(self, absent: frozenset[int]) -> tuple[Tariff, Gossip]:
+        """Return prices and gossip among those present for mean links: gossip as an alternative to averaging.
+
+        It is one if as many sweeps as are set come close enough to averaging.
+        """
+        aggregation = self._experiment.aggregation
+        mean = self._prices.of(self._mean_db, faded=True, members=self._experiment.devices - len(absent))
+        edges = tuple(edge for edge in self._network.graph.edges if not absent & set(edge))
+        rho = self.contraction(absent)
         good = rho**aggregation.sweeps <= CONSENSUS_ERROR
-        return Gossip(tuple(edges), rho if good else 1.0, CONSENSUS_ERROR, self._experiment.radio.cast)
+        rival = Gossip(edges, rho if good else 1.0, CONSENSUS_ERROR, self._cast)
+        return mean.without(absent), rival
+
+    def _deadline_s(self) -> float:
+        """Seconds that one aggregation may take so that all rounds fit into the budgets of time."""
+        nominal = self._experiment.training.nominal_local_rounds
+        return min(
+            own.budget_air_s / self._experiment.rounds - nominal * own.local_round_air_s
+            for own in fleet(self._experiment)
+        )
 
     def _coherence_s(self) -> float:
         """Modelled seconds for which the channel stays as it is."""

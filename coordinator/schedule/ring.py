@@ -22,7 +22,7 @@ def ring_order(costs: LinkCosts) -> tuple[int, ...] | None:
     (or-opt; Or, thesis, Northwestern University, 1976) makes it cheaper. Links need not cost the same in
     both directions. The same costs give the same tour.
     """
-    joules = costs.among_present(costs.tx_j) + costs.among_present(costs.rx_j)
+    joules = costs.among_present(costs.tx_j) + costs.among_present(costs.each_j)
     if len(joules) == 1:
         return (int(costs.devices[0]),)
     exists = np.isfinite(joules)

@@ -39,10 +39,15 @@ def gossip(
     cast: Literal["unicast", "broadcast"],
 ) -> Cost:
     """Return the cost of so many exchanges over the edges of a graph; those of absent devices fall away."""
+    return _exchange(costs, sent_over(edges, costs), cast).times(sweeps)
+
+
+def sent_over(edges: Iterable[tuple[int, int]], costs: LinkCosts) -> Bools:
+    """Return who sends to whom over the edges of a graph, shape (n, n); nobody to or from the absent."""
     sent = np.zeros_like(costs.tx_j, dtype=bool)
     a, b = np.array(list(edges), dtype=np.intp).reshape(-1, 2).T
     sent[a, b] = sent[b, a] = True
-    return _exchange(costs, sent & _everybody(costs), cast).times(sweeps)
+    return sent & _everybody(costs)
 
 
 def sweeps_needed(contraction: float, consensus_error: float) -> float:

@@ -1,5 +1,7 @@
 """Trees to begin with: the cheapest edges that join all devices, and the cheapest star."""
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order
@@ -24,13 +26,22 @@ def hub_tree(costs: LinkCosts) -> Tree | None:
     return as_tree(star_parents(len(costs.devices), int(hubs[0])), costs) if len(hubs) else None
 
 
-def hop_weights(costs: LinkCosts) -> tuple[Floats, Floats]:
-    """Return what a hop adds by itself and what it needs of its parent's multicast, shapes (k, k) [J].
+class HopWeights(NamedTuple):
+    """What a hop from child i to parent q costs, by where it falls, shapes (k, k) [J]."""
 
-    Of child i under parent j: sending up, and listening in both directions; and to be reached from above.
-    """
-    tx_j, rx_j = costs.among_present(costs.tx_j), costs.among_present(costs.rx_j)
-    return tx_j + rx_j + rx_j.T, tx_j.T
+    own: Floats
+    """By itself: sending up and hearing that, and answers in both directions."""
+    reach: Floats
+    """What the multicast of q costs that reaches i: the largest of all children counts."""
+    hear: Floats
+    """What hearing such a multicast costs: the largest of all children counts, once for each."""
+
+
+def hop_weights(costs: LinkCosts) -> HopWeights:
+    """Return what hops cost among the devices that take part."""
+    tx_j, rx_j, each_j = (costs.among_present(m) for m in (costs.tx_j, costs.rx_j, costs.each_j))
+    answers_j = 0.0 if costs.answers is None else costs.among_present(costs.answers.tx_j + costs.answers.rx_j)
+    return HopWeights(own=tx_j + each_j + np.transpose(answers_j), reach=tx_j.T, hear=rx_j.T)
 
 
 def spanning_parents(costs: LinkCosts) -> Ints | None:
@@ -38,8 +49,8 @@ def spanning_parents(costs: LinkCosts) -> Ints | None:
 
     By Prim's algorithm: a library takes an edge that costs nothing for none.
     """
-    own_j, reach_j = hop_weights(costs)
-    weights = own_j + reach_j
+    own_j, reach_j, hear_j = hop_weights(costs)
+    weights = own_j + reach_j + hear_j
     k = len(weights)
     nearest, cheapest_j = np.zeros(k, dtype=np.intp), weights[0].copy()
     outside = np.arange(k) != 0
@@ -71,10 +82,12 @@ def _rooted_at_centre(parents: Ints) -> Ints:
 
 def hubs_by_joules(costs: LinkCosts) -> Ints:
     """Return the devices that reach all others, the one with the cheapest star first, as indices below k."""
-    own_j, reach_j = hop_weights(costs)
-    np.fill_diagonal(own_j, 0.0)
-    np.fill_diagonal(reach_j, 0.0)
-    star_j = own_j.sum(axis=0) + reach_j.max(axis=0, initial=0.0)
+    weights = hop_weights(costs)
+    for matrix in weights:
+        np.fill_diagonal(matrix, 0.0)
+    others = len(costs.devices) - 1
+    star_j = weights.own.sum(axis=0) + weights.reach.max(axis=0, initial=0.0)
+    star_j += others * weights.hear.max(axis=0, initial=0.0)
     cheapest_first: Ints = star_j.argsort(kind="stable")[: np.isfinite(star_j).sum()]
     return cheapest_first
 
