@@ -14,6 +14,7 @@ import numpy as np
 from coordinator.schedule.costs import Floats
 from protocol.access import COUNT_BITS, HEADER_BITS
 from protocol.codec import Layout
+from protocol.config import Experiment
 from protocol.fading import equally_likely_gains
 from protocol.link import packet_loss_probability
 from protocol.modulation import BITS_PER_SYMBOL, ROBUST, bit_rate_bps, permitted
@@ -21,10 +22,10 @@ from protocol.packet_errors import PacketErrorTable
 from protocol.radio import Radio
 from protocol.scalars import NUM_BITS
 
-FADED_GRID_DB = np.arange(-20.0, 60.0, 0.25)
-"""Mean SNRs at which prices are worked out; between them they are interpolated, beyond them held."""
-GRID_DB = np.arange(-20.0, 60.0, 0.01)
-"""The same without fading, where prices jump from rate to rate."""
+_LOWEST_DB, _HIGHEST_DB = -20.0, 60.0
+"""SNRs between which prices are worked out; beyond them they are held."""
+_FADED_STEP_DB, _STEP_DB = 0.25, 0.01
+"""Between points they are interpolated; without fading they jump from rate to rate."""
 _NUM_FADES = 200
 
 
@@ -43,14 +44,17 @@ class Cut:
     """Of a full packet."""
     side_bits: int
     """Of all frames together, headers included."""
+    scheduled: bool
+    """They go along a tree or a ring."""
     answered: bool
 
     @classmethod
-    def of(cls, layouts: tuple[Layout, ...], *, scheduled: bool, adaptive: bool, radio: Radio) -> "Cut":
+    def of(cls, layouts: tuple[Layout, ...], experiment: Experiment, *, scheduled: bool) -> "Cut":
         """Cut the model into frames of these layouts; scheduled: they go along a tree or a ring."""
         largest = max(layouts, key=lambda layout: layout.payload_bytes)
         num_packets = sum(layout.num_packets for layout in layouts)
-        each = HEADER_BITS + (NUM_BITS if adaptive else 0)
+        each = HEADER_BITS + (NUM_BITS if experiment.training.is_adaptive else 0)
+        radio = experiment.radio
         return cls(
             num_frames=len(layouts),
             num_bits=sum(layout.num_bits for layout in layouts),
@@ -58,12 +62,13 @@ class Cut:
             most_packets=largest.num_packets,
             packet_bits=int(largest.packet_bits[0]),
             side_bits=len(layouts) * each + (COUNT_BITS * num_packets if scheduled else 0),
+            scheduled=scheduled,
             answered=radio.attempts > 1 if scheduled else radio.acknowledged,
         )
 
 
 class Symbols(NamedTuple):
-    """What a whole model takes on a link, at each SNR of a grid."""
+    """What a whole model takes on links, as arrays of one shape."""
 
     data: Floats
     answers: Floats
@@ -73,15 +78,28 @@ class Symbols(NamedTuple):
     """Share of packets that stay lost."""
 
 
+def symbols_at(
+    snrs_db: Floats, radio: Radio, cut: Cut, tables: tuple[PacketErrorTable, ...], *, faded: bool
+) -> Symbols:
+    """Return what a model takes at SNRs: mean ones, over their fades (faded), or those that there are."""
+    step_db = _FADED_STEP_DB if faded else _STEP_DB
+    on_grid = _symbols_on_grid(radio, cut, tables, faded=faded)
+    at = (np.clip(snrs_db, _LOWEST_DB, _HIGHEST_DB) - _LOWEST_DB) / step_db
+    below = np.minimum(at.astype(np.intp), len(on_grid.data) - 2)
+    share = at - below
+    return Symbols(*(of_grid[below] * (1 - share) + of_grid[below + 1] * share for of_grid in on_grid))
+
+
 @lru_cache(maxsize=32)
-def symbols(radio: Radio, cut: Cut, tables: tuple[PacketErrorTable, ...], *, faded: bool) -> Symbols:
-    """Return what a model takes on the air, in symbols: over the fades (faded), or at an SNR as it is."""
+def _symbols_on_grid(radio: Radio, cut: Cut, tables: tuple[PacketErrorTable, ...], *, faded: bool) -> Symbols:
     attempts, gains = radio.attempts, np.ones(1)
     if faded:
         gains = equally_likely_gains(radio.fade)
         step = max(1, len(gains) // _NUM_FADES)
         gains = gains[step // 2 :: step]
-    snr = 10 ** ((FADED_GRID_DB if faded else GRID_DB)[:, None] / 10) * gains
+    step_db = _FADED_STEP_DB if faded else _STEP_DB
+    points_db = _LOWEST_DB + step_db * np.arange(round((_HIGHEST_DB - _LOWEST_DB) / step_db) + 1)
+    snr = 10 ** (points_db[:, None] / 10) * gains
     by_modulation = {table.modulation: table for table in tables}
     modulations = permitted(radio)
     losses = np.stack(

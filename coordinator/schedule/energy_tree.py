@@ -110,8 +110,13 @@ class _Descent:
 
 def _largest(values: Floats) -> tuple[float, Floats]:
     """Return the largest of some values, 0 if there are none, and for each the largest of the others."""
-    second, largest = np.sort(np.concatenate(([0.0, 0.0], values)))[-2:]
-    return float(largest), np.where(values == largest, second, largest)
+    if not len(values):
+        return 0.0, values
+    top = int(values.argmax())
+    largest = float(values[top])
+    others = np.full(len(values), largest)
+    others[top] = max(values[:top].max(initial=0.0), values[top + 1 :].max(initial=0.0))
+    return largest, others
 
 
 def _ancestors(parents: Ints) -> Bools:

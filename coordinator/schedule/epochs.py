@@ -14,7 +14,7 @@ from coordinator.schedule.budget import budget_weights
 from coordinator.schedule.choice import Channel, Choice, Gossip, choose
 from coordinator.schedule.costs import Cost, Floats, LinkCosts
 from coordinator.schedule.energy_tree import min_energy_tree
-from coordinator.schedule.prices import Prices
+from coordinator.schedule.prices import PriceList, Prices
 from coordinator.schedule.ring import ring_order
 from coordinator.schedule.spanning import minimum_spanning_tree
 from coordinator.schedule.success import joint_success
@@ -97,17 +97,22 @@ class Epochs:
         everybody = frozenset(range(self._experiment.devices))
         absent = everybody - set(joules_left) if joules_left else frozenset()
         members = self._experiment.devices - len(absent)
-        mean, rival = self._of_those_present(absent)
+        prices, mean, rival = self._of_those_present(absent)
         now = None
         if now_db is not None:
-            now = self._prices.of(now_db, faded=False, members=members).without(absent)
+            now = prices.of(now_db, faded=False).without(absent)
         channel = Channel(mean, now, self._coherence_s() / aggregation.epoch_rounds, correlation)
         choice = choose(channel, rival, multicast=self._multicast, deadline_s=self._deadline_s())
         scheme = choice.scheme if aggregation.scheme == "auto" else aggregation.scheme
         reason = choice.reason if aggregation.scheme == "auto" else f"aggregation.scheme = {scheme}"
         tariff = choice.tariff
-        tree = self._tree(tariff.chunked, joules_left) if scheme == "tree" else None
-        ring = ring_order(self._fair(tariff.parted, joules_left)) if scheme == "ring" else None
+        tree, ring = None, None
+        if scheme == "tree":
+            links = self._fair(tariff.chunked, joules_left)
+            tree = choice.tree if links is tariff.chunked else self._tree(links)
+        elif scheme == "ring":
+            links = self._fair(tariff.parted, joules_left)
+            ring = choice.ring if links is tariff.parted else ring_order(links)
         if tree is not None and members > 1:
             return self._plan(round_, tariff.tree(tree, multicast=self._multicast), choice, reason, tree=tree)
         if ring is not None and 1 < members <= self._prices.layout.num_values:
@@ -151,9 +156,8 @@ class Epochs:
     def _multicast(self) -> bool:
         return self._experiment.radio.cast == "broadcast"
 
-    def _tree(self, links: LinkCosts, joules_left: Mapping[int, float]) -> Tree | None:
-        fair = self._fair(links, joules_left)
-        return min_energy_tree(fair) if self._multicast else minimum_spanning_tree(fair)
+    def _tree(self, links: LinkCosts) -> Tree | None:
+        return min_energy_tree(links) if self._multicast else minimum_spanning_tree(links)
 
     def _fair(self, links: LinkCosts, joules_left: Mapping[int, float]) -> LinkCosts:
         """Weigh joules by what they are of the payer's remainder, where there are budgets."""
@@ -172,18 +176,19 @@ class Epochs:
         np.fill_diagonal(weights, 1 - weights.sum(axis=1))
         return contraction(weights, self.success[among])
 
-    def _with_means(self, absent: frozenset[int]) -> tuple[Tariff, Gossip]:
-        """Return prices and gossip among those present for mean links: gossip as an alternative to averaging.
+    def _with_means(self, absent: frozenset[int]) -> tuple[PriceList, Tariff, Gossip]:
+        """Return prices among those present, those for mean links, and gossip as an alternative to averaging.
 
         It is one if as many sweeps as are set come close enough to averaging.
         """
         aggregation = self._experiment.aggregation
-        mean = self._prices.of(self._mean_db, faded=True, members=self._experiment.devices - len(absent))
+        prices = self._prices.among(self._experiment.devices - len(absent))
+        mean = prices.of(self._mean_db, faded=True)
         edges = tuple(edge for edge in self._network.graph.edges if not absent & set(edge))
         rho = self.contraction(absent)
         good = rho**aggregation.sweeps <= CONSENSUS_ERROR
         rival = Gossip(edges, rho if good else 1.0, CONSENSUS_ERROR, self._cast)
-        return mean.without(absent), rival
+        return prices, mean.without(absent), rival
 
     def _deadline_s(self) -> float:
         """Seconds that one aggregation may take so that all rounds fit into the budgets of time."""

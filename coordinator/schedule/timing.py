@@ -7,7 +7,8 @@ this is exact where nothing is lost. Derived for this project.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from math import ceil
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -115,7 +116,7 @@ def ring_ends_s(grid: Grid, costs: LinkCosts, order: Sequence[int]) -> Ends:
     """Return when a ring all-reduce is over: in 2 (N - 1) steps, each waits for the one before."""
     members = np.array(order)
     access = grid.access_of(data_turns=1, ack_turns=1)
-    hops = members, np.roll(members, -1)
+    hops, previous = (members, np.roll(members, -1)), np.arange(len(order)) - 1
     offsets_s: Floats = grid.colours[members] * access.data_turn_s
     ack_offsets_s: Floats = access.data_s + np.roll(grid.colours[members], -1) * access.ack_turn_s
     frame_s = _on_air_s(access, costs, 1 / len(order))[hops]
@@ -123,11 +124,11 @@ def ring_ends_s(grid: Grid, costs: LinkCosts, order: Sequence[int]) -> Ends:
     def ends(ready_s: Floats) -> Floats:
         arrival_s, own_s = ready_s[members], ready_s[members]
         for _ in range(2 * (len(order) - 1)):
-            arrival_s = _starts_s(access, np.maximum(own_s, arrival_s), offsets_s) + frame_s
-            own_s, arrival_s = arrival_s, np.roll(arrival_s, 1)
+            own_s = _starts_s(access, np.maximum(own_s, arrival_s), offsets_s) + frame_s
+            arrival_s = own_s[previous]
         if access.ack_turn_s:
             own_s = _starts_s(access, own_s, ack_offsets_s) + access.ack_turn_s
-            arrival_s = np.roll(own_s, 1)
+            arrival_s = own_s[previous]
         over_s = ready_s.copy()
         over_s[members] = np.maximum(own_s, arrival_s)
         return over_s
@@ -150,60 +151,81 @@ _Pair: TypeAlias = tuple[float, float]
 
 
 class _TreeClock:
+    """The hops of one tree, to be gone through whenever devices are ready.
+
+    Of each device: how long its frames are on the air upwards, and to it downwards; where the turns for that
+    lie in a superframe; and those of the answers.
+    """
+
     def __init__(self, grid: Grid, costs: LinkCosts, tree: Tree, *, multicast: bool, chunks: int) -> None:
         most = max(map(len, tree.children))
-        self._access = grid.access_of(data_turns=1 + (1 if multicast else most), ack_turns=1 + most)
-        self._slots = grid.colours.tolist()
+        access = grid.access_of(data_turns=1 + (1 if multicast else most), ack_turns=1 + most)
         self._tree, self._behind = tree, chunks - 1
-        edges = [(i, p) for i, p in enumerate(tree.parents) if p >= 0]
-        frame_s = _on_air_s(self._access, costs, 1 / chunks)
-        self._up_s = {i: float(frame_s[i, p]) for i, p in edges}
-        self._down_s = {i: float(frame_s[p, i]) for i, p in edges}
-        if multicast:
-            slowest = {p: max(self._down_s[i] for i in c) for p, c in enumerate(tree.children) if c}
-            self._down_s = {i: slowest[p] for i, p in edges}
-        self._multicast = multicast
+        self._superframe_s, self._ack_turn_s = access.superframe_s, access.ack_turn_s
+        slots, frame_s = grid.colours.tolist(), _on_air_s(access, costs, 1 / chunks)
+        self._up: dict[int, _Hop] = {}
+        self._down: dict[int, _Hop] = {}
+        for parent, children in enumerate(tree.children):
+            slowest_s = max((float(frame_s[parent, child]) for child in children), default=0.0)
+            for number, child in enumerate(children):
+                self._up[child] = _Hop(
+                    float(frame_s[child, parent]),
+                    access.data_offset_s(slots[child], 0),
+                    _ack_offset_s(access, slots[parent], _rank(tree, parent, child)),
+                )
+                self._down[child] = _Hop(
+                    slowest_s if multicast else float(frame_s[parent, child]),
+                    access.data_offset_s(slots[parent], 1 if multicast else 1 + number),
+                    _ack_offset_s(access, slots[child], _rank(tree, child, parent)),
+                )
 
     def ends(self, ready_s: Floats) -> Floats:
-        tree, ready = self._tree, ready_s.tolist()
-        over: list[float] = list(ready)
-        complete: list[_Pair] = [(at, at) for at in ready]
-        for device in tree.leaves_first:
+        """Return when each device is through; shapes (n,)."""
+        tree, over = self._tree, ready_s.tolist()
+        known: list[_Pair] = [(at, at) for at in over]
+        for device in tree.leaves_first[:-1]:
             parent = tree.parents[device]
-            if parent >= 0:
-                arrival = self._hop(complete[device], device, 0, self._up_s[device])
-                complete[parent] = _later(complete[parent], arrival)
-                self._note(over, device, parent, arrival)
-        known = {tree.root: complete[tree.root]}
+            first_s, last_s = self._pass_on(known[device], self._up[device], over, (device, parent))
+            known[parent] = max(known[parent][0], first_s), max(known[parent][1], last_s)
         for parent in reversed(tree.leaves_first):
-            for number, child in enumerate(tree.children[parent]):
-                turn = 1 if self._multicast else 1 + number
-                known[child] = self._hop(known[parent], parent, turn, self._down_s[child])
-                self._note(over, parent, child, known[child])
+            for child in tree.children[parent]:
+                known[child] = self._pass_on(known[parent], self._down[child], over, (child, parent))
         return np.array(over)
 
-    def _hop(self, ready: _Pair, sender: int, turn: int, frame_s: float) -> _Pair:
-        """Return when the first and the last chunk have arrived over one hop."""
-        access, slot = self._access, self._slots[sender]
-        first_s = access.data_start_s(ready[0], slot, turn)
-        if not self._behind:
-            return first_s + frame_s, first_s + frame_s
-        again_s = max(frame_s, access.superframe_s)  # from one turn to the next
-        last_s = max(access.data_start_s(ready[1], slot, turn), first_s + self._behind * again_s)
-        return first_s + frame_s, last_s + frame_s
+    def _pass_on(self, ready: _Pair, hop: "_Hop", over: list[float], ends: tuple[int, int]) -> _Pair:
+        """Return when the first and the last chunk have arrived; both ends also await the answer."""
+        first_s = self._turn_s(ready[0], hop.offset_s)
+        again_s = max(hop.frame_s, self._superframe_s)
+        last_s = max(self._turn_s(ready[1], hop.offset_s), first_s + self._behind * again_s) + hop.frame_s
+        over_s = last_s
+        if self._ack_turn_s:
+            over_s = self._turn_s(last_s, hop.ack_offset_s) + self._ack_turn_s
+        for end in ends:
+            over[end] = max(over[end], over_s)
+        return first_s + hop.frame_s, last_s
 
-    def _note(self, over: list[float], sender: int, receiver: int, arrival: _Pair) -> None:
-        """Take down for both ends of a hop when it is over, its answer included."""
-        end_s = arrival[1]
-        if self._access.ack_turn_s:
-            links = (*self._tree.children[receiver], self._tree.parents[receiver])
-            turn = sum(0 <= link < sender for link in links)
-            end_s = self._access.ack_start_s(end_s, self._slots[receiver], turn) + self._access.ack_turn_s
-        over[sender], over[receiver] = max(over[sender], end_s), max(over[receiver], end_s)
+    def _turn_s(self, ready_s: float, offset_s: float) -> float:
+        period_s = self._superframe_s
+        if not period_s:
+            return ready_s
+        return offset_s + max(0, ceil((ready_s - offset_s) / period_s - _ROUNDING)) * period_s
 
 
-def _later(a: _Pair, b: _Pair) -> _Pair:
-    return max(a[0], b[0]), max(a[1], b[1])
+class _Hop(NamedTuple):
+    frame_s: float
+    offset_s: float
+    """Of its turn in a superframe."""
+    ack_offset_s: float
+    """Of the turn of its answer."""
+
+
+def _ack_offset_s(access: Access, slot: int, turn: int) -> float:
+    return access.data_s + (slot * access.ack_turns + turn) * access.ack_turn_s
+
+
+def _rank(tree: Tree, device: int, link: int) -> int:
+    """Return which of a device's links in the tree, in order, one is."""
+    return sum(0 <= other < link for other in (*tree.children[device], tree.parents[device]))
 
 
 def _on_air_s(access: Access, costs: LinkCosts, share: float = 1.0) -> Floats:
