@@ -83,6 +83,10 @@ def _show_fixed(local_rounds: Sequence[int], measured: Measured) -> Shown:
                     for arm in means
                 ],
             ),
+            judge(
+                f"They leave nobody behind: the worst device is at least as accurate as with {best}",
+                [Case("accuracy gained", measured.differences(ADAPTIVE, best, _worst), low=0.0)],
+            ),
             *verdicts,
         ]
     return _shown(
@@ -144,7 +148,7 @@ def _shown(arms: Sequence[str], measured: Measured, verdicts: Sequence[Verdict],
                 (
                     arm,
                     interval(estimate(measured.values(arm, accuracy)), ".4g"),
-                    interval(estimate(measured.values(arm, lambda run: run.summary.accuracy_min))),
+                    interval(estimate(measured.values(arm, _worst))),
                     interval(estimate(measured.values(arm, _local_rounds))),
                     interval(estimate(measured.values(arm, _rounds))),
                     interval(
@@ -193,6 +197,10 @@ def _most_used(run: Run) -> float:
     return max(
         joules / own.budget_j for joules, own in zip(run.summary.joules_per_device, devices, strict=True)
     )
+
+
+def _worst(run: Run) -> float | None:
+    return run.summary.accuracy_min
 
 
 def _rounds(run: Run) -> float:

@@ -22,6 +22,7 @@ FIXED = (1, 2, 5, 10, 20)
 SCHEMES = {
     "tree": ("aggregation.scheme=tree",),
     "ring": ("aggregation.scheme=ring",),
+    "all broadcast": ("aggregation.scheme=gossip", "radio.cast=broadcast"),
     "full mesh": ("aggregation.scheme=gossip", "radio.cast=unicast"),
 }
 
@@ -81,7 +82,7 @@ def _p2_quick() -> tuple[Comparison, ...]:
         measured_contraction(softmax, successes=SUCCESSES, seeds=tuple(range(1, 9))),
         accuracy_over_success(softmax, successes=SUCCESSES, seeds=SEEDS[:3]),
         knee(digits, (("softmax regression", REGRESSION), ("CNN", ())), successes=SUCCESSES, seeds=SEEDS[:3]),
-        analog_over_snr(digits, (*REGRESSION, "rounds=60"), snrs_db=(5, 10, 20), seeds=SEEDS[:3]),
+        analog_over_snr(digits, (*REGRESSION, "rounds=60"), snrs_db=(0, 10, 20), seeds=SEEDS[:3]),
         local_rounds_at_equal_joules(
             _file("p2-digits-joules"), local_rounds=(1, 5, 20, 60, 200), practical_rate=0.5, seeds=SEEDS[:4]
         ),
@@ -126,7 +127,7 @@ PAPERS = {
         derived="Cost model, bound, rules for local rounds, the tree that multicasts, normalised updates and "
         "every setting on this page were derived or chosen for this project (docs/theory.md, "
         "docs/aggregation.md); they are not the authors' theorems or settings. No number on this page is "
-        "from the paper, and none is compared with one of it: the limits of the claims are this project's own.",
+        "from the paper, and none is compared with one of it: the limits of the claims are this project's.",
         quick=_p1_quick,
         full=_p1_full,
     ),
