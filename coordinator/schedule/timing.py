@@ -7,7 +7,7 @@ this is exact where nothing is lost. Derived for this project.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, inf
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -122,9 +122,10 @@ def ring_ends_s(grid: Grid, costs: LinkCosts, order: Sequence[int]) -> Ends:
     frame_s = _on_air_s(access, costs, 1 / len(order))[hops]
 
     def ends(ready_s: Floats) -> Floats:
-        arrival_s, own_s = ready_s[members], ready_s[members]
+        arrival_s, own_s = ready_s[members], np.full(len(order), -inf)
         for _ in range(2 * (len(order) - 1)):
-            own_s = _starts_s(access, np.maximum(own_s, arrival_s), offsets_s) + frame_s
+            free_s = own_s + access.ack_turn_s
+            own_s = _starts_s(access, np.maximum(free_s, arrival_s), offsets_s) + frame_s
             arrival_s = own_s[previous]
         if access.ack_turn_s:
             own_s = _starts_s(access, own_s, ack_offsets_s) + access.ack_turn_s
@@ -195,7 +196,7 @@ class _TreeClock:
     def _pass_on(self, ready: _Pair, hop: "_Hop", over: list[float], ends: tuple[int, int]) -> _Pair:
         """Return when the first and the last chunk have arrived; both ends also await the answer."""
         first_s = self._turn_s(ready[0], hop.offset_s)
-        again_s = max(hop.frame_s, self._superframe_s)
+        again_s = max(hop.frame_s + self._ack_turn_s, self._superframe_s)  # a turn is free once answered
         last_s = max(self._turn_s(ready[1], hop.offset_s), first_s + self._behind * again_s) + hop.frame_s
         over_s = last_s
         if self._ack_turn_s:
