@@ -19,8 +19,8 @@ from coordinator.network import lay_out
 from coordinator.roster import Phase, Roster
 from node.agent import take_part
 from node.control import Control
-from protocol.config import Experiment
 from protocol.errors import RunError
+from protocol.hardware import fleet
 from protocol.messages import Bye, Done, Hello, NeighbourDied, Report, Schedule, Start, Welcome, pack
 
 SLICE_WALL_S = 1.0
@@ -36,7 +36,6 @@ class Rehearsal:
     said: dict = field(default_factory=lambda: defaultdict(list))
     """Receiver, header and payload of every frame of each device."""
     parameters: dict = field(default_factory=dict)
-    starts: dict = field(default_factory=dict)
     scheduled: list = field(default_factory=list)
     wall_s: float = 0.0
     """Host seconds that somebody waited in vain."""
@@ -105,9 +104,7 @@ class _Line(Control):
         pass
 
     def wait_for_start(self, wait_wall_s):
-        start = self._await(Start, wait_wall_s)
-        self._desk.rehearsal.starts[self._device] = start
-        return start
+        return self._await(Start, wait_wall_s)
 
     def wait_for_bye(self):
         self._await(Bye, 1e9)
@@ -154,25 +151,6 @@ class _Wire(Port):
         pass
 
 
-SMALL = {
-    "devices": 4,
-    "rounds": 6,
-    "data": {"dataset": "synthetic", "num_samples": 200, "num_features": 8, "num_classes": 3},
-    "model": {"kind": "mlp", "hidden": [4]},
-    "codec": {"packet_bytes": 64},
-    "training": {"local_rounds": 2, "evaluate_every": 0},
-}
-
-
-def experiment_of(**changes):
-    """Return a small experiment; what is given for a section is laid over it."""
-    sections = {
-        key: SMALL.get(key, {}) | change if isinstance(change, dict) else change
-        for key, change in changes.items()
-    }
-    return Experiment.model_validate(SMALL | sections)
-
-
 def rehearse(experiment, *, seed=0, lets_through=None):
     """Let all devices of an experiment live from Hello to Bye; raises what the roster raises at the start."""
     ether = Ether(experiment.devices, seed)
@@ -204,3 +182,11 @@ def rehearse(experiment, *, seed=0, lets_through=None):
         it.parameters = {name: x.copy() for name, x in parameters(Path(folder)).items()}
         it.wall_s = ether.wall_s
     return it
+
+
+def budgets_kept(it, experiment):
+    """Say whether no device spent more joules or seconds than it may, to rounding."""
+    return all(
+        it.joules(device) <= own.budget_j * (1 + 1e-9) and it.air_s(device) <= own.budget_air_s * (1 + 1e-9)
+        for device, own in enumerate(fleet(experiment))
+    )
