@@ -41,6 +41,7 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
         name=str(device),
         frame_bytes=layout.payload_bytes,
         queue_bytes=experiment.transport.queue_bytes,
+        num_pieces=num_pieces(experiment),
     ) as transport:
         transport.wake_on(control.socket)
         control.send(
@@ -150,6 +151,12 @@ def consensus_sample(seed: int, num_values: int) -> torch.Tensor:
     rng = stream(seed, Purpose.CONSENSUS_SAMPLE)
     chosen = rng.choice(num_values, size=min(CONSENSUS_SAMPLE, num_values), replace=False)
     return torch.from_numpy(np.sort(chosen))
+
+
+def num_pieces(experiment: Experiment) -> int:
+    """Return how many frames a tree or a ring may cut the parameters into; none where all gossip."""
+    aggregation = experiment.aggregation
+    return max(aggregation.chunks, experiment.devices) if aggregation.is_scheduled else 0
 
 
 def is_evaluated(experiment: Experiment, round_: int) -> bool:

@@ -94,14 +94,22 @@ class ZmqTransport:
     @classmethod
     @contextmanager
     def open(
-        cls, context: Context, bind: str, *, name: str, frame_bytes: int, queue_bytes: int
+        cls,
+        context: Context,
+        bind: str,
+        *,
+        name: str,
+        frame_bytes: int,
+        queue_bytes: int,
+        num_pieces: int = 0,
     ) -> "Iterator[ZmqTransport]":
         """Bind to an address (`tcp://HOST:*` lets the system choose the port); close every socket at the end.
 
         `name` is what neighbours see as the sender; `queue_bytes` bounds what may wait per neighbour.
+        num_pieces: frames that a frame's bytes may be cut into, of which two rounds may wait on top.
         """
         router: Socket = context.socket(zmq.ROUTER)
-        queue_frames = max(MIN_QUEUED_FRAMES, queue_bytes // frame_bytes)
+        queue_frames = max(MIN_QUEUED_FRAMES, queue_bytes // frame_bytes) + 4 * num_pieces
         router.set(zmq.RCVHWM, queue_frames)
         router.set(zmq.MAXMSGSIZE, OVERSIZE_FACTOR * (frame_bytes + HEADER_BYTES))
         dealers: dict[int, Socket] = {}
