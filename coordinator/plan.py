@@ -8,6 +8,12 @@ from pydantic import BaseModel, ConfigDict
 
 from coordinator.device import describe, packet_error_tables
 from coordinator.network import lay_out
+from coordinator.planning.aggregation import PlannedAggregation, plan_aggregation
+from coordinator.planning.bounds import Setting
+from coordinator.planning.theory import PlannedTheory, plan_theory
+from coordinator.planning.work import PlannedRun, plan_work
+from coordinator.schedule.epochs import Epochs
+from coordinator.schedule.prices import Prices
 from coordinator.weights import spectral_gap
 from protocol.access import Access, plan_access
 from protocol.air import frame_layout, planned_compute_s, planned_round_s
@@ -69,17 +75,22 @@ class Plan(BaseModel):
     packet_loss_mean: float | None
     """Over both directions of all links."""
     hardware: tuple[PlannedDevice, ...]
+    run: PlannedRun
+    aggregation: PlannedAggregation | None
+    """None where nobody talks."""
+    theory: PlannedTheory | None
     links: tuple[PlannedLink, ...]
     warnings: tuple[str, ...]
     """What is allowed and hardly wanted."""
 
 
-def make_plan(experiment: Experiment) -> Plan:
-    """Plan a run without running it.
+def make_plan(experiment: Experiment, *, source: str = "[theory] of the experiment") -> Plan:
+    """Plan a run without running it; source: where its constants are from.
 
     Raises BadInput for whatever would keep the run from starting, RunError if no device can be asked.
     """
-    network = lay_out(experiment, packet_error_tables(experiment))
+    tables = packet_error_tables(experiment)
+    network = lay_out(experiment, tables)
     described = describe(experiment)
     links = tuple(
         PlannedLink(
@@ -94,6 +105,10 @@ def make_plan(experiment: Experiment) -> Plan:
     degrees = [degree for _, degree in network.graph.degree()]
     layout = frame_layout(experiment, described.num_parameters)
     access = plan_access(experiment, layout, num_colours=network.num_slots, max_degree=network.max_degree)
+    epochs = Epochs(experiment, network, Prices(experiment, layout, network, tables))
+    first = epochs.first()
+    run = plan_work(experiment, network, first)
+    setting = Setting(experiment, network, epochs, first, run, described.num_parameters)
     return Plan(
         name=experiment.name,
         devices=experiment.devices,
@@ -125,6 +140,9 @@ def make_plan(experiment: Experiment) -> Plan:
             )
             for own in fleet(experiment)
         ),
+        run=run,
+        aggregation=plan_aggregation(experiment, network, epochs, first) if links else None,
+        theory=plan_theory(setting, tables, source=source) if links else None,
         links=links,
         warnings=tuple(_warnings(experiment, access)) if links else (),
     )

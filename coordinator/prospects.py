@@ -11,7 +11,7 @@ from protocol.config import Experiment
 from protocol.errors import BadInput
 from protocol.hardware import Hardware, fleet
 from protocol.messages import Prospect
-from protocol.theory.bounds import coefficients
+from protocol.theory.bounds import Coefficients, coefficients
 from protocol.theory.caps import Budget, RoundCosts, shortfall
 from protocol.theory.online import NO_DRIFT, Outlook, decide
 
@@ -91,19 +91,29 @@ def first_local_rounds(experiment: Experiment, own: Hardware, costs: RoundCosts)
     """Decide the local rounds of a device's first round."""
     if experiment.training.local_rounds != "adaptive":
         return experiment.training.local_rounds
+    return decide(first_outlook(experiment, own, costs)).num_local_rounds
+
+
+def first_outlook(experiment: Experiment, own: Hardware, costs: RoundCosts) -> Outlook:
+    """Return what a device knows before its first round."""
+    return Outlook(
+        left=Budget(energy_j=own.budget_j, air_s=own.budget_air_s),
+        rounds_left=experiment.rounds,
+        costs=costs,
+        coefficients=bound_shape(experiment),
+    )
+
+
+def bound_shape(experiment: Experiment) -> Coefficients:
+    """Return the coefficients of B1 at the start, or those of no drift where constants are not known.
+
+    Momentum makes steps longer, in the end by 1 / (1 - momentum).
+    """
     constants, training = experiment.theory.constants, experiment.training
-    shape = NO_DRIFT
-    if constants is not None:
-        shape = coefficients(
-            constants,
-            learning_rate=training.learning_rate / (1 - training.momentum),
-            num_devices=experiment.devices,
-        )
-    return decide(
-        Outlook(
-            left=Budget(energy_j=own.budget_j, air_s=own.budget_air_s),
-            rounds_left=experiment.rounds,
-            costs=costs,
-            coefficients=shape,
-        )
-    ).num_local_rounds
+    if constants is None:
+        return NO_DRIFT
+    return coefficients(
+        constants,
+        learning_rate=training.learning_rate / (1 - training.momentum),
+        num_devices=experiment.devices,
+    )

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from math import isfinite
 
+from rich.console import RenderableType
 from rich.table import Table
 
 from coordinator.plan import Plan, PlannedDevice
+from coordinator.planning.tables import aggregation_parts, theory_table, work_table
 from coordinator.summary import Summary
 
 MAX_LINKS = 40
@@ -65,8 +67,8 @@ def summary_table(summary: Summary) -> Table:
     return table
 
 
-def plan_tables(plan: Plan) -> list[Table]:
-    """Lay out what a run would be: totals, samples per class, hardware where devices differ, links."""
+def plan_tables(plan: Plan) -> list[RenderableType]:
+    """Lay out what a run would be: its parts, and what the planner intends with them."""
     totals = Table(title=plan.name, title_justify="left", show_header=False, min_width=60)
     totals.add_column("")
     totals.add_column("", justify="right")
@@ -112,7 +114,15 @@ def plan_tables(plan: Plan) -> list[Table]:
     if len(plan.links) > MAX_LINKS:
         links.add_row(f"… {len(plan.links) - MAX_LINKS} more (--json has all)")
     differ = len(set(plan.hardware)) > 1
-    return [totals, samples, *([_hardware_table(plan.hardware)] if differ else []), links]
+    return [
+        totals,
+        samples,
+        *([_hardware_table(plan.hardware)] if differ else []),
+        links,
+        work_table(plan.run),
+        *(aggregation_parts(plan.aggregation) if plan.aggregation else ()),
+        *([theory_table(plan.theory)] if plan.theory else ()),
+    ]
 
 
 def _hardware_table(devices: tuple[PlannedDevice, ...]) -> Table:

@@ -147,7 +147,7 @@ class Epochs:
         return EpochPlan(event, places, cost, choice)
 
     @property
-    def _cast(self) -> Cast:
+    def cast(self) -> Cast:
         """How gossip sends: an analog radio precodes for each receiver."""
         radio = self._experiment.radio
         return "unicast" if radio.scheme == "analog" else radio.cast
@@ -187,7 +187,7 @@ class Epochs:
         edges = tuple(edge for edge in self._network.graph.edges if not absent & set(edge))
         rho = self.contraction(absent)
         good = rho**aggregation.sweeps <= CONSENSUS_ERROR
-        rival = Gossip(edges, rho if good else 1.0, CONSENSUS_ERROR, self._cast)
+        rival = Gossip(edges, rho if good else 1.0, CONSENSUS_ERROR, self.cast)
         return prices, mean.without(absent), rival
 
     def _deadline_s(self) -> float:

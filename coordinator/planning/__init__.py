@@ -1,0 +1,1 @@
+"""What a run would be: local rounds, aggregation and bounds, worked out before anything runs."""
