@@ -18,6 +18,10 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
+from coordinator.plan import make_plan
+from protocol.experiment_file import load
+from protocol.messages import Description
+
 RUN_WALL_S = 100
 LOOK_WALL_S = 0.05
 
@@ -220,6 +224,20 @@ def small(tmp_path):
     file = tmp_path / "small.toml"
     file.write_text(SMALL)
     return file
+
+
+@pytest.fixture
+def planned(small, monkeypatch):
+    """Plan the small experiment under some settings; its size is known, so that no device need be asked."""
+    description = Description(
+        num_parameters=NUM_PARAMETERS,
+        num_train=320,
+        num_test=80,
+        data_found="",
+        samples_per_class=((32,) * 10,),
+    )
+    monkeypatch.setattr("coordinator.plan.describe", lambda experiment: description)
+    return lambda *settings: make_plan(load(small, settings))
 
 
 @pytest.fixture

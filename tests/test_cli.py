@@ -15,10 +15,6 @@ from conftest import (
     SUPERFRAME_AIR_S,
 )
 
-from coordinator.plan import make_plan
-from protocol.experiment_file import load
-from protocol.messages import Description
-
 
 def hearsay(*arguments, cwd=None):
     return subprocess.run(
@@ -167,20 +163,6 @@ def test_plan_says_what_a_run_would_be(shell, small):
     isolated = json.loads(shell("plan", small, "--set", "aggregation.scheme=isolated", "--json")[1])
     assert isolated["links"] == []
     assert isolated["spectral_gap"] == isolated["degree_max"] == isolated["superframe_s"] == 0
-
-
-@pytest.fixture
-def planned(small, monkeypatch):
-    """Plan the small experiment under some settings; its size is known, so that no device need be asked."""
-    description = Description(
-        num_parameters=NUM_PARAMETERS,
-        num_train=320,
-        num_test=80,
-        data_found="",
-        samples_per_class=((32,) * 10,),
-    )
-    monkeypatch.setattr("coordinator.plan.describe", lambda experiment: description)
-    return lambda *settings: make_plan(load(small, settings))
 
 
 PACKETS_AIR_S = FRAME_AIR_S - HEADER_AIR_S
