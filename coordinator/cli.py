@@ -94,19 +94,54 @@ def run(
 
 
 @app.command()
-def plan(file: File, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show what a run would be, without running it: model, data, graph and links."""
+def plan(
+    file: File,
+    overrides: Overrides = None,
+    from_run: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN_DIR",
+            help="Take the constants of the bounds from what the devices of a run have measured "
+            "(training.pilot_rounds).",
+        ),
+    ] = None,
+    pilot: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Measure the constants of the bounds first, in K rounds over an ideal radio.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run would be, without running it: data, links, work, aggregation and bounds."""
     with _errors_in_one_line():
         from rich.console import Console
 
+        from coordinator.interrupt import Interrupt
         from coordinator.plan import make_plan
+        from coordinator.planning.pilots import with_constants_from, with_pilots
         from coordinator.tables import plan_tables
+        from protocol.errors import Interrupted
         from protocol.experiment_file import load
 
-        experiment = load(file, overrides or ())
+        experiment, source = load(file, overrides or ()), "[theory] of the experiment"
+        if from_run is not None and pilot is not None:
+            raise BadInput("--from and --pilot: constants come from one or the other")
         console = Console(stderr=as_json)
+        if from_run is not None:
+            experiment, source = with_constants_from(experiment, from_run), f"{from_run}"
+        if pilot is not None:
+            with console.status(f"pilot rounds: {pilot}"), Interrupt.caught() as interrupt:
+                try:
+                    experiment = with_pilots(experiment, pilot, interrupt)
+                except Interrupted as stopped:
+                    raise typer.Exit(EXIT_SIGNAL + interrupt.number) from stopped
+            source = f"{pilot} pilot rounds"
         with console.status("asking for model and data"):
-            made = make_plan(experiment)
+            made = make_plan(experiment, source=source)
         if as_json:
             typer.echo(made.model_dump_json())
         else:

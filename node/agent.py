@@ -72,9 +72,11 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                     break
                 radio.begin_round()
                 planner.begin_round(exchanges.at_most_j)
+                pilot = trainer.pilot(round_) if round_ < experiment.training.pilot_rounds else None
                 # Back after a stop, a device that trained at its neighbours' speed would never reach them.
                 trained = None if exchanges.is_behind(round_) else trainer.local_sgd(*planner.local_rounds)
                 watch.lap("train")
+                radio.compute(pilot.took if pilot else None)
                 radio.compute(trained, planner.cpu_hz(round_))
                 radio.said = planner.announce(round_, trained, exchanges.at_most_j)
                 leaves = planner.why_leave_after(round_, exchanges.at_most_j)
@@ -113,6 +115,7 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                     dropped=peers.dropped(),
                     spent=radio.spent(),
                     averaged=averaged,
+                    pilot=pilot.pilot if pilot else None,
                     deadlines_missed=pacer.missed(),
                     wall_s=watch.wall_s,
                     stages_wall_s=watch.stages(),

@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from time import thread_time
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn.functional import cross_entropy
 
 from node.data import Share
 from node.model import FlatModel
 from protocol.config import Training
-from protocol.streams import Purpose, sub_seed
+from protocol.messages import SKETCH_SIZE, Pilot
+from protocol.streams import Purpose, stream, sub_seed
 
 EVALUATION_BATCH = 64
 """Few enough that what layers pass on stays in a processor's cache; more only takes longer."""
@@ -21,6 +24,14 @@ class Evaluation:
 
     accuracy: float
     loss: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured for the bounds, and what that took."""
+
+    pilot: Pilot
+    took: "Trained"
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,7 @@ class Trainer:
     def __init__(self, model: FlatModel, share: Share, training: Training, *, seed: int, device: int) -> None:
         self._model = model
         self._share = share
+        self._training, self._seed, self._device = training, seed, device
         self._batch_size = min(training.batch_size, len(share.y))
         self._momentum = training.momentum
         self._normalises = training.is_adaptive and training.averaging == "normalised"
@@ -77,6 +89,33 @@ class Trainer:
             processor_s=thread_time() - began_s,
         )
 
+    def pilot(self, round_: int) -> Measured:
+        """Measure gradients at the model as it is; neither that nor the batches of training are changed."""
+        began_s, x, learning_rate = thread_time(), self._model.x, self._training.learning_rate
+        rng = stream(self._seed, Purpose.PILOTS, round_=round_, a=1 + self._device)
+        one, two = (rng.permutation(len(self._share.y))[: self._batch_size] for _ in range(2))
+        loss, gradient = self._gradient(one)
+        other_loss, other = self._gradient(two)
+        start = x.clone()
+        x.sub_(gradient, alpha=learning_rate)
+        change = self._gradient(one)[1].sub_(gradient)
+        x.copy_(start)
+        movement = learning_rate * float(gradient.norm())
+        pilot = Pilot(
+            loss=(loss + other_loss) / 2,
+            difference_norm_sq=float((gradient - other).square().sum()),
+            sketch=sketch(gradient.add(other).div(2).numpy(), self._seed, round_),
+            secant=float(change.norm()) / movement if movement else None,
+        )
+        samples = 3 * self._batch_size
+        return Measured(pilot, Trained(loss=None, samples=samples, processor_s=thread_time() - began_s))
+
+    def _gradient(self, batch: npt.NDArray[np.int64]) -> tuple[float, torch.Tensor]:
+        """Return loss and gradient of a minibatch, shape (num_values,)."""
+        loss = cross_entropy(self._model.module(self._share.x[batch]), self._share.y[batch])
+        gradients = torch.autograd.grad(loss, list(self._model.module.parameters()))
+        return loss.item(), torch.cat([gradient.reshape(-1) for gradient in gradients])
+
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
         """Classify the whole test set."""
@@ -94,6 +133,20 @@ class Trainer:
             self._order = torch.randperm(len(self._share.y), generator=self._generator)
         batch, self._order = self._order[: self._batch_size], self._order[self._batch_size :]
         return batch
+
+
+def sketch(gradient: npt.NDArray[np.float32], seed: int, round_: int) -> tuple[float, ...]:
+    """Add up coordinates with random signs in random buckets, the same ones on every device.
+
+    Linear, and E||sketch||^2 = ||gradient||^2 with a relative deviation below sqrt(2 / SKETCH_SIZE) (a count
+    sketch: Charikar, Chen and Farach-Colton, "Finding frequent items in data streams", ICALP 2002): so
+    norms of means over devices, and of distances from them, can be had of sketches.
+    """
+    rng = stream(seed, Purpose.PILOTS, round_=round_)
+    buckets = rng.integers(SKETCH_SIZE, size=len(gradient))
+    signs = 2.0 * rng.integers(2, size=len(gradient)) - 1
+    sums = np.bincount(buckets, weights=signs * gradient, minlength=SKETCH_SIZE)
+    return tuple(sums.tolist())
 
 
 def step_weights(num_steps: float, momentum: float) -> float:

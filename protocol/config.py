@@ -114,6 +114,9 @@ class Training(Section):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """With `sgd`: L2 penalty, weight_decay * x is added to the gradient. With `adamw`: decoupled, a step
     takes learning_rate * weight_decay * x off x."""
+    pilot_rounds: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """First rounds in which devices also measure what the bounds need, by three more gradients each; see
+    `hearsay plan --from`."""
     evaluate_every: Annotated[int, Field(ge=0)] = 1
     """Rounds between two evaluations on the test set; 0 evaluates only after the last round."""
 
@@ -387,6 +390,11 @@ class Experiment(Section):
         if not self.budget.limited:
             return
         key = f"budget.{self.budget.limited[0]}"
+        if self.training.pilot_rounds:
+            raise ValueError(
+                f"training.pilot_rounds = {self.training.pilot_rounds}: what they cost is in no plan, so "
+                f"{key} would not be kept to; leave one of them out (hearsay plan --pilot measures apart)"
+            )
         if self.runtime.clock == "wall":
             raise ValueError(
                 f"{key}: is a limit of modelled seconds and joules, and runtime.clock = wall keeps none; "

@@ -13,6 +13,8 @@ from protocol.errors import FrameError
 from protocol.packet_errors import PacketErrorTable
 
 PROTOCOL_VERSION = 3
+SKETCH_SIZE = 256
+"""Numbers in the sketch of a gradient."""
 CONSENSUS_SAMPLE = 4096
 """Coordinates per device and round from which the consensus distance is estimated."""
 
@@ -222,6 +224,19 @@ class Stages(Message):
     pace: float
 
 
+class Pilot(Message):
+    """What a device has measured at its model at the start of a round, before it trained."""
+
+    loss: float
+    """Mean over both minibatches."""
+    difference_norm_sq: float
+    """||g - g'||^2, of two minibatches drawn independently of each other."""
+    sketch: Annotated[tuple[float, ...], Field(min_length=SKETCH_SIZE, max_length=SKETCH_SIZE)]
+    """Of their mean (g + g') / 2: linear, the same for all devices, and in the mean of its own norm."""
+    secant: float | None
+    """||gradient change|| / ||movement|| on one minibatch along its own step; none where it vanishes."""
+
+
 class Report(Message):
     """Device: one round is done. Followed by the binary consensus sample, float32 little-endian."""
 
@@ -241,6 +256,8 @@ class Report(Message):
     spent: Spent
     averaged: Averaged | None = None
     """Absent in rounds in which this device did nothing but gossip."""
+    pilot: Pilot | None = None
+    """Of pilot rounds (`training.pilot_rounds`)."""
     deadlines_missed: int = 0
     """With a paced clock: deadlines of this round that the host did not keep."""
     wall_s: float

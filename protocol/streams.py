@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     GAIN_ERROR = 16
     LINK_BENCH = 17
     HARDWARE = 18
+    PILOTS = 19
 
 
 def stream(

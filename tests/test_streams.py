@@ -77,6 +77,7 @@ def test_purposes_keep_their_numbers():
         "GAIN_ERROR": 16,
         "LINK_BENCH": 17,
         "HARDWARE": 18,
+        "PILOTS": 19,
     }
     assert kept.items() <= {purpose.name: purpose.value for purpose in Purpose}.items()
     assert len({purpose.value for purpose in Purpose}) == len(Purpose.__members__)  # none is another's alias
