@@ -29,6 +29,7 @@ bench: $(VENV)/dev.installed
 	$(BIN)/python -m benchmarks.arq
 	$(BIN)/python -m benchmarks.analog
 	$(BIN)/python -m benchmarks.consensus
+	$(BIN)/python -m benchmarks.planning
 
 $(VENV)/bin/pip:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Hearsay needs Python 3.11 or newer, this is " + sys.version)'

@@ -61,11 +61,13 @@ def test_smoothness_stays_below_its_closed_form():
         trainer, model = trainer_of(mine, batch_size=10_000)
         _, z = gradients(mine, model.x.numpy())
         largest = np.linalg.eigvalsh(z.T @ z / len(z))[-1] / 2
+        secants = []
         for round_ in range(5):
             pilot = trainer.pilot(round_).pilot
-            assert 0.02 * largest < pilot.secant < largest
+            secants.append(pilot.secant)
             assert pilot.difference_norm_sq < 1e-10  # twice the same batch
             trainer.local_sgd(20)
+        assert 0.04 * largest < max(secants) < largest
 
 
 def test_the_secant_of_a_quadratic_is_its_curvature():

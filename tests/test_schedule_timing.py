@@ -7,6 +7,7 @@ from devices import NUM_VALUES, Device, colours_of, complete, experiment_of, pat
 from ether import Ether, Port
 
 from coordinator.network import Network
+from coordinator.planning.rehearsal import exchange_at_most_j
 from coordinator.prospects import exchange_costs
 from coordinator.schedule.epochs import Epochs
 from coordinator.schedule.prices import Prices
@@ -153,3 +154,19 @@ def test_analog_sums_take_the_seconds_and_joules_that_were_planned(superposition
     assert plan.event.tx_joules == pytest.approx(tx_j, rel=0.05)
     assert plan.event.joules == pytest.approx(total_j, rel=0.05)
     assert set(plan.event.alternatives_j) == {"gossip"}
+
+
+@pytest.mark.parametrize("scheme", ["gossip", "tree", "ring"])
+@pytest.mark.parametrize("cast", ["broadcast", "unicast"])
+def test_the_dearest_exchange_is_that_of_the_devices(cast, scheme):
+    radio = without_fading(Radio(arq="selective_repeat", cast=cast))
+    experiment = experiment_of(radio, devices=N, scheme=scheme, sweeps=2, chunks=3)
+    plan, network = planned(experiment, complete(N)), network_of(complete(N))
+    ether = Ether(N)
+    for number in range(N):
+        device = Device(experiment, complete(N), number, Port(ether, number), snr_db=loud_snr_db)
+        if plan.places:
+            device.exchanges.follow(Schedule(round=0, place=plan.places[number]))
+        expected_j = device.exchanges.at_most_j
+        assert exchange_at_most_j(experiment, network, plan, number) == pytest.approx(expected_j, rel=1e-12)
+        assert expected_j >= plan.cost.joules[number]

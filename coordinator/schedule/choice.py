@@ -6,10 +6,7 @@ from math import inf, isfinite
 from typing import Literal
 
 from coordinator.schedule.costs import Cost
-from coordinator.schedule.energy_tree import min_energy_tree
-from coordinator.schedule.ring import ring_order
 from coordinator.schedule.schemes import sweeps_needed
-from coordinator.schedule.spanning import minimum_spanning_tree
 from coordinator.schedule.tariff import Tariff
 from coordinator.schedule.tree import Tree
 
@@ -70,20 +67,19 @@ def choose(channel: Channel, rival: Gossip, *, multicast: bool = True, deadline_
     Of equals it is the tree, then the ring. Derived for this project from the model of Yan and Li, arXiv
     2403.20075. multicast: whether a parent of the tree tells all its children at once.
     """
-    best_tree = min_energy_tree if multicast else minimum_spanning_tree
     tariff = channel.mean if channel.now is None else channel.now
-    tree = best_tree(tariff.chunked)
+    tree = tariff.energy_tree if multicast else tariff.spanning_tree
     holds, finding = _holds(channel, tree, multicast=multicast)
     if not holds and tariff is not channel.mean:
         tariff = channel.mean
-        tree = best_tree(tariff.chunked)
-    ring = ring_order(tariff.parted)
+        tree = tariff.energy_tree if multicast else tariff.spanning_tree
+    ring = tariff.ring_order
     sweeps = sweeps_needed(rival.contraction, rival.consensus_error)
     costs = {
         "full_mesh": tariff.all_pairs(cast="unicast"),
         "all_broadcast": tariff.all_pairs(cast="broadcast"),
     }
-    spanning = minimum_spanning_tree(tariff.chunked)
+    spanning = tariff.spanning_tree
     if spanning is not None:
         costs["spanning_tree"] = tariff.tree(spanning, multicast=False)
         costs["spanning_tree_multicast"] = tariff.tree(spanning, multicast=True)

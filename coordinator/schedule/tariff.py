@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 from math import inf, isfinite
 from typing import Literal
@@ -9,7 +10,10 @@ from typing import Literal
 import numpy as np
 
 from coordinator.schedule.costs import Cost, Ends, Floats, LinkCosts
+from coordinator.schedule.energy_tree import min_energy_tree
+from coordinator.schedule.ring import ring_order
 from coordinator.schedule.schemes import gossip, ring_cost, sent_over
+from coordinator.schedule.spanning import minimum_spanning_tree
 from coordinator.schedule.timing import Grid, gossip_ends_s, ring_ends_s, settled_ready_s, tree_ends_s
 from coordinator.schedule.tree import Tree, tree_cost
 
@@ -53,6 +57,21 @@ class Tariff:
             chunked=self.chunked.without(gone),
             parted=self.parted.without(gone),
         )
+
+    @cached_property
+    def spanning_tree(self) -> Tree | None:
+        """The cheapest tree of unicasts; None if some devices are cut off."""
+        return minimum_spanning_tree(self.chunked)
+
+    @cached_property
+    def energy_tree(self) -> Tree | None:
+        """A tree of few joules with a multicast down; None if some devices are cut off."""
+        return min_energy_tree(self.chunked)
+
+    @cached_property
+    def ring_order(self) -> tuple[int, ...] | None:
+        """A ring of few joules; None if none was found."""
+        return ring_order(self.parted)
 
     def tree(self, tree: Tree, *, multicast: bool) -> Cost:
         """Return the cost of an all-reduce over a tree."""
