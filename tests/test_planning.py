@@ -234,8 +234,10 @@ def test_without_constants_it_says_which_are_missing_and_how_to_get_them(planned
         "theory.heterogeneity",
         "theory.initial_gap",
     )
-    needs = "needs theory.gradient_variance, theory.heterogeneity and theory.initial_gap: set it in [theory],"
-    assert plan.theory.unknown == f"{needs} or measure it: --pilot K, or --from RUN_DIR"
+    needs = (
+        "needs theory.gradient_variance, theory.heterogeneity and theory.initial_gap: set them in [theory],"
+    )
+    assert plan.theory.unknown == f"{needs} or let them be measured: --pilot K, or --from RUN_DIR"
     assert needs in shown(plan)
     assert "they do not predict losses" in shown(plan)
 

@@ -39,7 +39,7 @@ class PlannedTheory(BaseModel):
 
 
 KEYS = ("smoothness", "gradient_variance", "heterogeneity", "initial_gap")
-HOW = "set it in [theory], or measure it: --pilot K, or --from RUN_DIR"
+HOW = "set them in [theory], or let them be measured: --pilot K, or --from RUN_DIR"
 
 
 def plan_theory(setting: Setting, tables: tuple[PacketErrorTable, ...], *, source: str) -> PlannedTheory:
