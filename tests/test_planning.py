@@ -162,6 +162,27 @@ def test_devices_that_run_dry_leave_when_they_would(planned):
     assert "device 0 leaves after" in shown(plan)
 
 
+def test_what_the_dearest_exchange_takes_is_kept_back_so_that_nobody_is_cut(planned):
+    repeats = ("radio.arq=selective_repeat", "radio.max_attempts=8", "budget.joules=0.6", "rounds=20")
+    run = planned(*LOSSLESS, *repeats, "training.local_rounds=adaptive").run
+    for work in run.devices:
+        assert (work.rounds, work.stopped_by) == (20, None)
+        # Four local rounds each time would leave 1.2 % of the budget, less than an exchange at its dearest.
+        assert 3.5 < work.local_rounds_mean < 4
+        assert 0.97 < work.joules_share < 0.98
+
+
+def test_auto_keeps_to_the_deadline_that_budgets_of_seconds_leave(planned):
+    auto = (*LOSSLESS, "aggregation.scheme=auto", "aggregation.chunks=1", "training.local_rounds=1")
+    free = planned(*auto).aggregation
+    seconds = {one.name: one.air_s for one in free.alternatives}
+    assert (free.scheme, seconds["ring"] < seconds["tree"]) == ("tree", True)
+    between_s = (seconds["ring"] + seconds["tree"]) / 2
+    pressed = planned(*auto, f"budget.seconds={6 * (COMPUTE_AIR_S + between_s)}").aggregation
+    assert pressed.scheme == "ring"
+    assert "tree would end late" in pressed.reason
+
+
 def test_drift_binds_where_more_local_rounds_would_hurt(planned):
     known = [text.replace("smoothness=2", "smoothness=50") for text in THEORY]
     run = planned(*LOSSLESS, *known, "training.local_rounds=adaptive", "budget.joules=100").run
@@ -212,6 +233,9 @@ def test_agreement_follows_from_links_that_lose_packets_in_both_directions(plann
     assert p == pytest.approx((1 - loss) ** 2, rel=2e-3)  # interpolated
     rho = equal_weight_contraction(MODES, weight=1 / 3, success=p)
     assert lossy.theory.agreement.contraction == pytest.approx(rho)
+    four = "radio.arq=selective_repeat"
+    repeated = planned("radio.fading=none", "radio.snr=given", "radio.snr_db=9.0", four)
+    assert repeated.theory.agreement.success_min == pytest.approx((1 - loss**4) ** 2, rel=2e-3)
 
 
 @pytest.mark.parametrize("repeats", ["radio.arq=none", "radio.arq=selective_repeat"])

@@ -1,6 +1,5 @@
 """Digital or analog: what either makes of the time that this run has, by their bounds."""
 
-from dataclasses import replace
 from math import inf, isfinite
 from typing import Literal
 
@@ -79,8 +78,7 @@ def plan_scheme(
         return None
     noise_power = 0.0
     if analog.bound < digital.bound:
-        after = replace(training, num_rounds=analog.num_rounds)
-        gain = noise_gain(constants, after, consensus_rate=analog.candidate.consensus_rate)
+        gain = noise_gain(constants, training, consensus_rate=analog.candidate.consensus_rate)
         noise_power = (digital.bound - analog.bound) / gain
     return DigitalOrAnalog(
         air_s=budget_s,
