@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from coordinator.device import describe, packet_error_tables
 from coordinator.network import lay_out
 from coordinator.planning.aggregation import PlannedAggregation, plan_aggregation
-from coordinator.planning.bounds import Setting
+from coordinator.planning.setting import Setting
 from coordinator.planning.theory import PlannedTheory, plan_theory
 from coordinator.planning.work import PlannedRun, plan_work
 from coordinator.schedule.epochs import Epochs

@@ -6,7 +6,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from coordinator.network import lay_out
-from coordinator.planning.bounds import Setting, noise_per_norm_sq
+from coordinator.planning.bounds import noise_per_norm_sq
+from coordinator.planning.setting import Setting
 from coordinator.schedule.epochs import Epochs
 from coordinator.schedule.prices import Prices
 from protocol.air import frame_layout

@@ -2,9 +2,10 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from coordinator.planning.bounds import Setting, plan_agreement, plan_bounds
+from coordinator.planning.bounds import plan_agreement, plan_bounds
 from coordinator.planning.findings import Agreement, PlannedBounds
 from coordinator.planning.scheme import DigitalOrAnalog, plan_scheme
+from coordinator.planning.setting import Setting
 from protocol.packet_errors import PacketErrorTable
 from protocol.problem import Theory
 
