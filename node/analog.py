@@ -125,6 +125,7 @@ class Analog:
         if refresh and sent.outgoing:
             self._start_air_s = self._grid.access.data_start_s(ready_air_s, self._grid.slot, 0)
             if not self._radio.has_time_until(self._start_air_s + self._refresh_s()):
+                self._peers.keep_back(sent.outgoing, Kind.PARAMETERS, Stamp(self._start_air_s, sweep))
                 return
             self._radio.ledger.wait_for_slot(ready_air_s, self._start_air_s)
             self._end_air_s = self._start_air_s + self._refresh_s()
@@ -186,6 +187,9 @@ class Analog:
             if frame is None:
                 ended = self._peers.inbox.has_ended(device)
                 self._radio.tally(device).missing = "dead" if ended else "wall"
+                continue
+            if frame.is_void:
+                self._radio.tally(device).missing = "air"
                 continue
             norms = frame.payload[: 4 * self._num_blocks].view("<f4").astype(np.float64)
             found[device] = _Arrival(frame.payload[side:].view("<f4"), norms, frame.header.air_s)

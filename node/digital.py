@@ -212,6 +212,7 @@ class Digital:
         airtime_s = self._airtime_s(shape, modulation)
         end_air_s, access = start_air_s + airtime_s, self._grid.access
         if not self.radio.has_time_until(access.answered_s(end_air_s) if self._answered else end_air_s):
+            self.peers.keep_back(group, Kind.PARAMETERS, Stamp(start_air_s, shape.part, attempt))
             return start_air_s, []
         stamp = Stamp(start_air_s, shape.part, attempt, modulation)
         reached = self.peers.send(group, Kind.PARAMETERS, outgoing, stamp)
@@ -243,6 +244,9 @@ class Digital:
         attempt = receiving.attempt + 1
         frame = self.peers.inbox.get(inbound.device, Kind.PARAMETERS, part=part, attempt=attempt)
         if frame is None or (attempt and receiving.complete):
+            return False
+        if frame.is_void:
+            receiving.late = True
             return False
         packets: Counts | slice
         if attempt:
@@ -341,6 +345,8 @@ class Digital:
         access, receiving, device = self._grid.access, inbound.receiving, inbound.device
         start_air_s = self._answer_start_s(inbound, arrival_air_s)
         if not self.radio.has_time_until(start_air_s + access.ack_turn_s):
+            stamp = Stamp(start_air_s, inbound.shape.part, receiving.attempt)
+            self.peers.keep_back((device,), Kind.ACK, stamp)
             return arrival_air_s
         bitmap = Outgoing(np.packbits(receiving.intact))
         stamp = Stamp(start_air_s, inbound.shape.part, receiving.attempt, final=receiving.complete)
@@ -355,10 +361,11 @@ class Digital:
             return
         frame = self.peers.inbox.get(device, Kind.ACK, part=part, attempt=attempt)
         if frame is None:
-            if self.peers.inbox.has_left(device):
-                sending.unsent(device)  # who left has answered whatever it took
-            elif not self.peers.inbox.may_come(device, Kind.ACK, part):
+            if not self.peers.inbox.may_come(device, Kind.ACK, part):
                 sending.give_up(device)  # or whoever still misses something would wait for it
+            return
+        if frame.is_void:
+            sending.unsent(device)  # it took nothing of this attempt
             return
         arrival_air_s = frame.header.air_s + self._grid.access.ack_turn_s
         got = np.unpackbits(frame.payload, count=outbound.shape.layout.num_packets).view(np.bool_)

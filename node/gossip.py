@@ -9,7 +9,7 @@ import torch
 from node.digital import Digital, Inbound, Outbound, Shape, accumulate_
 from node.mixing import Arrived
 from node.peers import Peers
-from node.radio import Radio
+from node.radio import Missing, Radio
 from node.scheme import Sent
 from node.stopwatch import Stopwatch
 from node.transport.zmq import Buffers
@@ -121,8 +121,7 @@ class Gossip:
         device, tally = inbound.device, self._radio.tally(inbound.device)
         mixed = self._counted(inbound, outbound)
         if mixed is None:
-            cut = inbound.heard and self._radio.is_cut
-            tally.missing = "dead" if self._peers.inbox.has_ended(device) else "air" if cut else "wall"
+            tally.missing = self._why_missing(inbound, outbound)
             return
         weight = self._peers.neighbours[device].weight
         accumulate_(self._arrived, inbound, weight, mixed)
@@ -131,6 +130,16 @@ class Gossip:
         if inbound.receiving.late and inbound.receiving.attempt == 0:  # a late repeat leaves what came before
             tally.missing = "air"
         tally.packets_lost += self._layout.num_packets - int(np.count_nonzero(mixed))
+
+    def _why_missing(self, inbound: Inbound, outbound: Outbound) -> Missing:
+        """Say why nothing is mixed of a neighbour: on the air where one of both had no time left."""
+        if self._peers.inbox.has_ended(inbound.device):
+            return "dead"
+        if not inbound.heard:
+            return "air" if inbound.receiving.late else "wall"
+        kept_back = self._radio.is_cut and inbound.device not in outbound.reached
+        refused = outbound.sending.unanswered(inbound.device) is None
+        return "air" if kept_back or refused else "wall"
 
     def _counted(self, inbound: Inbound, outbound: Outbound) -> Mask | None:
         """Return which packets of a neighbour are mixed; None if it, or its answer, is missing."""

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from protocol.codec import Bytes, Layout, selected
 from protocol.errors import FrameError
-from protocol.frame import FLAG_FINAL, FLAG_LEAVES, Header, Kind
+from protocol.frame import FLAG_FINAL, FLAG_LEAVES, FLAG_VOID, Header, Kind
 
 Awaited: TypeAlias = tuple[int, Kind, int]
 """A frame of this round: its part, kind and attempt."""
@@ -24,7 +24,7 @@ Position: TypeAlias = tuple[int, int]
 """How far a device is: its round, and in it the sweep, or SCHEDULED before the first one."""
 
 SCHEDULED = -1
-_FLAGS = FLAG_FINAL | FLAG_LEAVES
+_FLAGS = FLAG_FINAL | FLAG_LEAVES | FLAG_VOID
 
 
 class Verdict(StrEnum):
@@ -48,6 +48,11 @@ class Frame:
 
     header: Header
     payload: Bytes
+
+    @property
+    def is_void(self) -> bool:
+        """Whether it only stands for one that its sender had no time to send."""
+        return bool(self.header.flags & FLAG_VOID)
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,8 @@ class Expected:
         size = part.payload_bytes.get(header.kind)
         if size is None or header.attempt >= self.max_attempts:
             return False
+        if frame.is_void:
+            return not header.payload_bytes
         if header.modulation not in (self.modulations if header.kind is Kind.PARAMETERS else {0}):
             return False
         if header.attempt == 0 or header.kind is not Kind.PARAMETERS:
@@ -196,10 +203,6 @@ class Inbox:
     def is_dead(self, device: int) -> bool:
         """Say whether a neighbour is known to be dead, or to have left in an earlier round."""
         return self._senders[device].dead
-
-    def has_left(self, device: int) -> bool:
-        """Say whether a neighbour has gone for good, if only just now."""
-        return self._senders[device].left
 
     def has_ended(self, device: int) -> bool:
         """Say whether a neighbour is dead or has left."""

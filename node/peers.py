@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from protocol.errors import FrameError
 from protocol.frame import (
     FLAG_FINAL,
     FLAG_LEAVES,
+    FLAG_VOID,
     MODULATION_NUMBER,
     Header,
     Kind,
@@ -25,6 +26,8 @@ from protocol.messages import Neighbour, Welcome
 from protocol.modulation import permitted
 from protocol.radio import Modulation, Radio
 
+NOTHING = Outgoing(np.empty(0, dtype=np.uint8))
+
 
 @dataclass(frozen=True)
 class Stamp:
@@ -35,6 +38,7 @@ class Stamp:
     attempt: int = 0
     modulation: Modulation | None = None
     final: bool = False
+    void: bool = False
 
 
 class Peers:
@@ -79,13 +83,16 @@ class Peers:
         """Send a frame of this round to neighbours; return those whose queue was not full or gone."""
         return self._send(devices, self._header(kind, outgoing, stamp, self.inbox.round), outgoing)
 
+    def keep_back(self, devices: Iterable[int], kind: Kind, stamp: Stamp) -> None:
+        """Send nothing for want of time, and let nobody wait for it; this is no transmission."""
+        self.send(devices, kind, NOTHING, replace(stamp, void=True))
+
     def tell_gone_on(self, round_: int, air_s: float) -> None:
         """Tell all neighbours that nothing more of earlier rounds comes of this device; if it leaves, at all.
 
         So nobody waits for it. This is no transmission: nobody hears anything.
         """
-        nothing = Outgoing(np.empty(0, dtype=np.uint8))
-        self._send(self.neighbours, self._header(Kind.GONE_ON, nothing, Stamp(air_s), round_), nothing)
+        self._send(self.neighbours, self._header(Kind.GONE_ON, NOTHING, Stamp(air_s), round_), NOTHING)
 
     def _header(self, kind: Kind, outgoing: Outgoing, stamp: Stamp, round_: int) -> Header:
         codec, flags, num_values, packet_bytes = self._shape
@@ -100,12 +107,16 @@ class Peers:
             attempt=stamp.attempt,
             modulation=MODULATION_NUMBER[stamp.modulation] if stamp.modulation else 0,
             codec=codec,
-            flags=flags | (FLAG_FINAL if stamp.final else 0) | (FLAG_LEAVES if self.leaves else 0),
+            flags=flags | self._flags(stamp),
             num_values=num_values,
             packet_bytes=packet_bytes,
             payload_bytes=len(outgoing.payload),
             air_s=stamp.air_s,
         )
+
+    def _flags(self, stamp: Stamp) -> int:
+        flags = FLAG_LEAVES if self.leaves else 0
+        return flags | (FLAG_FINAL if stamp.final else 0) | (FLAG_VOID if stamp.void else 0)
 
     def _send(self, devices: Iterable[int], header: Header, outgoing: Outgoing) -> list[int]:
         packed = header.pack()

@@ -31,6 +31,9 @@ FLAG_FINAL = 2
 FLAG_LEAVES = 4
 """This is the sender's last round: its budgets do not pay for another exchange after it."""
 
+FLAG_VOID = 8
+"""Of parameters and ACKs: not sent at all, since its sender has no time left for it; without a payload."""
+
 
 class Kind(IntEnum):
     """What a frame carries."""
