@@ -133,13 +133,11 @@ class Gossip:
 
     def _why_missing(self, inbound: Inbound, outbound: Outbound) -> Missing:
         """Say why nothing is mixed of a neighbour: on the air where one of both had no time left."""
-        if self._peers.inbox.has_ended(inbound.device):
-            return "dead"
-        if not inbound.heard:
-            return "air" if inbound.receiving.late else "wall"
         kept_back = self._radio.is_cut and inbound.device not in outbound.reached
         refused = outbound.sending.unanswered(inbound.device) is None
-        return "air" if kept_back or refused else "wall"
+        if inbound.receiving.late or (inbound.heard and (kept_back or refused)):
+            return "air"
+        return "dead" if self._peers.inbox.has_ended(inbound.device) else "wall"
 
     def _counted(self, inbound: Inbound, outbound: Outbound) -> Mask | None:
         """Return which packets of a neighbour are mixed; None if it, or its answer, is missing."""
