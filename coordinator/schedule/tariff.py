@@ -86,7 +86,7 @@ class Tariff:
     def ring(self, order: Sequence[int]) -> Cost:
         """Return the cost of a ring all-reduce."""
         cost = ring_cost(order, self.parted)
-        if self.grids is None or not isfinite(cost.total_j):
+        if self.grids is None or len(order) == 1 or not isfinite(cost.total_j):
             return cost
         return self._timed(cost, ring_ends_s(self.grids.parted, self.parted, order), self.grids)
 
