@@ -71,7 +71,7 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                 if leaves := planner.why_leave(1, exchanges.at_most_j):
                     break
                 radio.begin_round()
-                planner.begin_round(exchanges.at_most_j)
+                planner.begin_round(round_, exchanges.at_most_j)
                 pilot = trainer.pilot(round_) if round_ < experiment.training.pilot_rounds else None
                 # Back after a stop, a device that trained at its neighbours' speed would never reach them.
                 trained = None if exchanges.is_behind(round_) else trainer.local_sgd(*planner.local_rounds)

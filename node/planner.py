@@ -69,14 +69,23 @@ class Planner:
         """Whether this device trains no more than to pass on what others learned, and is in no mean."""
         return self._num == 0 and self._experiment.training.local_rounds != 0
 
-    def begin_round(self, exchange_at_most_j: float) -> None:
-        """Settle the local rounds of this round: as announced, where that leaves enough for an exchange."""
-        left = self._left()
-        costs = self._round_costs(1)
+    def begin_round(self, round_: int, exchange_at_most_j: float) -> None:
+        """Settle the local rounds of this round: as announced, where that leaves enough for its exchange.
+
+        And for all that a schedule has in store, since who leaves on the way breaks it for all others.
+        """
+        left, costs = self._left(), self._round_costs(1)
+        aggregation, follow = self._experiment.aggregation, 0
+        if aggregation.is_scheduled:
+            in_epoch = aggregation.epoch_rounds - 1 - round_ % aggregation.epoch_rounds
+            follow = min(in_epoch, self._experiment.rounds - 1 - round_)
+        dearest = 1 + min(follow, 1)  # this one, and the next that it shall not have to leave before
+        needed_j = dearest * exchange_at_most_j + max(follow - 1, 0) * self._exchange_j.mean
+        needed_s = (1 + follow) * self._exchange_air_s.reserve(1 + follow)
         self._num = min(
             self._wanted,
-            affordable(left.energy_j, exchange_at_most_j, each=costs.local_j),
-            affordable(left.air_s, costs.aggregation_air_s, each=costs.local_air_s),
+            affordable(left.energy_j, needed_j, each=costs.local_j),
+            affordable(left.air_s, needed_s, each=costs.local_air_s),
         )
 
     def cpu_hz(self, round_: int) -> float:
