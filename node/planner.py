@@ -80,7 +80,7 @@ class Planner:
             in_epoch = aggregation.epoch_rounds - 1 - round_ % aggregation.epoch_rounds
             follow = min(in_epoch, self._experiment.rounds - 1 - round_)
         dearest = 1 + min(follow, 1)  # this one, and the next that it shall not have to leave before
-        needed_j = dearest * exchange_at_most_j + max(follow - 1, 0) * self._exchange_j.mean
+        needed_j = dearest * self._dearest_j(exchange_at_most_j) + max(follow - 1, 0) * self._exchange_j.mean
         needed_s = (1 + follow) * self._exchange_air_s.reserve(1 + follow)
         self._num = min(
             self._wanted,
@@ -150,7 +150,7 @@ class Planner:
         """Say why it cannot pay for exchanges at their dearest, and for more as usual; empty if it can."""
         left, own = self._left(), self._radio.hardware
         number = num_exchanges + more
-        needed_j = num_exchanges * exchange_at_most_j + more * self._exchange_j.mean
+        needed_j = num_exchanges * self._dearest_j(exchange_at_most_j) + more * self._exchange_j.mean
         needed_s = number * self._exchange_air_s.reserve(number)
         exchanges = "an exchange" if number == 1 else f"{number} exchanges"
         if left.energy_j < needed_j:
@@ -182,7 +182,7 @@ class Planner:
         if not rounds_left:
             return 0
         left, costs = self._left(), self._round_costs(rounds_left)
-        kept_back_j = 2 * max(exchange_at_most_j - self._exchange_j.mean, 0.0)
+        kept_back_j = 2 * max(self._dearest_j(exchange_at_most_j) - self._exchange_j.mean, 0.0)
         return decide(
             Outlook(
                 left=Budget(
@@ -194,6 +194,10 @@ class Planner:
                 coefficients=self._coefficients(),
             )
         ).num_local_rounds
+
+    def _dearest_j(self, exchange_at_most_j: float) -> float:
+        """Return what an exchange may cost with the idling that goes with it."""
+        return exchange_at_most_j + self._radio.hardware.idle_power_w * self._exchange_air_s.reserve(1)
 
     def _left(self) -> Budget:
         own = self._radio.hardware

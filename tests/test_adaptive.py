@@ -57,7 +57,7 @@ def decided(it, device, budget_j, budget_s):
         left_s = budget_s - clock_s - report.spent.compute_air_s
         rounds = max(ROUNDS - 1 - k, 1)
         a_j, s_s = reserve(seen_j, rounds), reserve(seen_s, rounds)
-        kept_j = 2 * max(at_most_j - np.mean(seen_j), 0)
+        kept_j = 2 * max(at_most_j + IDLE_W * reserve(seen_s, 1) - np.mean(seen_j), 0)
         by_joules = ((left_j - a_j - kept_j) / rounds - a_j) / e_j
         by_seconds = ((left_s - s_s) / rounds - s_s) / t_s
         total_j = report.spent.compute_j + report.spent.idle_j + radio_j(report)
@@ -65,7 +65,9 @@ def decided(it, device, budget_j, budget_s):
         seen_s.append(report.spent.air_s - clock_s - report.spent.compute_air_s)
         spent_j, clock_s = spent_j + total_j, report.spent.air_s
         # What the exchange between has left must do for the next one.
-        most = ((budget_j - spent_j - at_most_j) / e_j, (budget_s - clock_s - reserve(seen_s, 1)) / t_s)
+        next_s = reserve(seen_s, 1)
+        next_j = at_most_j + IDLE_W * next_s
+        most = ((budget_j - spent_j - next_j) / e_j, (budget_s - clock_s - next_s) / t_s)
         chosen.append(max(min(by_joules, by_seconds, *most), 0))
     return chosen
 

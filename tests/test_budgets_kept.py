@@ -181,13 +181,15 @@ def test_idling_ends_before_it_takes_what_is_meant_for_sending():
         "aggregation": {"sweeps": 3},
     }
     whole = rehearse(experiment_of(**common))
-    for share in (0.11, 0.3, 0.8):
+    for share in (0.3, 0.8):
         experiment = experiment_of(**common, budget={"joules": [share * whole.joules(0)] * 3 + [1e9]})
         it = rehearse(experiment)
         check(it, experiment)
-        for device in (0, 2):  # device 1 hears only those, and is alone when they have left
+        for device in range(3):
             assert it.done[device].why_early
-            assert it.joules(device) > 0.99 * experiment.budget.joules[device]
+            # Two exchanges at their dearest, with their waiting, are kept in reserve: less than that is left.
+            rest_j = experiment.budget.joules[device] - it.joules(device)
+            assert rest_j < 2.1 * it.starts[device].prospect.exchange_j
 
 
 def test_a_budget_that_does_not_bind_changes_nothing():
