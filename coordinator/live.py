@@ -82,13 +82,9 @@ class LiveView:
             case Consensus():
                 self._distance = event.distance
             case Died():
-                self._rows[event.device].state = f"lost: {event.reason}"
-                if not self._console.is_terminal:
-                    self._console.print(
-                        f"device {event.device} lost: {event.reason}", highlight=False, markup=False
-                    )
+                self._end(event.device, f"lost: {event.reason}")
             case Left():
-                self._rows[event.device].state = f"left: {event.reason}"
+                self._end(event.device, f"left: {event.reason}")
             case Ended():
                 self._phase = event.how if event.how == "stopped" else self._title
 
@@ -97,6 +93,11 @@ class LiveView:
         pause_s = REFRESH_WALL_S if self._console.is_terminal else PLAIN_WALL_S
         if monotonic() - self._drawn_s >= pause_s:
             self._draw()
+
+    def _end(self, device: int, state: str) -> None:
+        self._rows[device].state = state
+        if not self._console.is_terminal:
+            self._console.print(f"device {device} {state}", highlight=False, markup=False)
 
     def _report(self, report: Report) -> None:
         row = self._rows[report.device]

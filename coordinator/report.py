@@ -54,6 +54,8 @@ LOSS_STYLES: tuple[tuple[float, Dash, str], ...] = (
     (0.1, (0, (4, 1.5)), "up to 10 %"),
     (float("inf"), (0, (1, 1.2)), "above 10 %"),
 )
+AMBER = "#B35900"
+LEFT = "device left, its budgets spent"
 MAX_MARKED = 20
 MAX_LABELLED = 128
 
@@ -85,12 +87,13 @@ def draw(runs: Mapping[str, History], path: Path, *, title: str) -> None:
 
 def headline(run: History) -> str:
     """Say in one line what was run, how it ended, and what went wrong on the host."""
-    rounds = min((run.ended.rounds[device] for device in run.survivors), default=0)
+    rounds = min((run.ended.rounds[device] for device in run.stayed), default=0)
     faults = sum(heard.missing == "wall" for heard in run.heard())
     return (
         f"{count(run.num_devices, 'device')}, {count(len(run.started.edges), 'link')}, "
         f"{count(run.started.num_parameters, 'parameter')}; {run.ended.how} after {count(rounds, 'round')}"
         + (f"; {count(len(run.died), 'device')} lost" if run.died else "")
+        + (f"; {count(len(run.left), 'device')} left early" if run.left else "")
         + (f"; {count(faults, 'frame')} not delivered by the host" if faults else "")
     )
 
@@ -198,7 +201,8 @@ def draw_graph(axes: Axes, run: History) -> None:
     keys = _draw_links(axes, links, places_m)
     area = float(np.clip(6000 / run.num_devices, 16, 170))
     dead = sorted({death.device for death in run.died})
-    edges = [RED if device in dead else INK for device in range(run.num_devices)]
+    left = sorted({event.device for event in run.left})
+    edges = [RED if device in dead else AMBER if device in left else INK for device in range(run.num_devices)]
     axes.scatter(places_m[:, 0], places_m[:, 1], s=area, color="white", edgecolors=edges, zorder=4)
     if run.num_devices <= MAX_LABELLED:
         for device, (x_m, y_m) in enumerate(places_m):
@@ -216,6 +220,10 @@ def draw_graph(axes: Axes, run: History) -> None:
             places_m[dead, 0], places_m[dead, 1], s=3 * area, marker="x", color=RED, linewidths=2.5, zorder=3
         )
         keys.append(Line2D([], [], color=RED, marker="x", linestyle="none", label="device lost"))
+    if left:
+        keys.append(
+            Line2D([], [], color=AMBER, marker="o", markerfacecolor="none", linestyle="none", label=LEFT)
+        )
     if keys:
         axes.legend(
             handles=keys, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4, frameon=False, fontsize=8
@@ -264,24 +272,26 @@ def _draw_rounds(
         else:
             shade = 0.22 if number == 0 else 0.1
             axes.fill_between(x, curve.low, curve.high, color=colour, alpha=shade, linewidth=0)
-    died = next(iter(runs.values())).died
-    if died:
-        axes.plot(
-            [max(death.rounds, 1) for death in died],
-            [0] * len(died),
-            transform=axes.get_xaxis_transform(),
-            color=RED,
-            marker="x",
-            linestyle="none",
-            clip_on=False,
-            label="device lost",
-        )
+    first = next(iter(runs.values()))
+    ends = ((first.died, RED, "x", "device lost"), (first.left, AMBER, "v", LEFT))
+    for events, colour, marker, label in ends:
+        if events:
+            axes.plot(
+                [max(event.rounds, 1) for event in events],
+                [0] * len(events),
+                transform=axes.get_xaxis_transform(),
+                color=colour,
+                marker=marker,
+                linestyle="none",
+                clip_on=False,
+                label=label,
+            )
     axes.set_xlim(1 - pad, num_rounds + pad)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     block = max(curve.block for curve in curves.values())
     if block > 1:
         axes.set_xlabel(f"round (means of {block})", fontsize=9)
-    if len(runs) > 1 or died:
+    if len(runs) > 1 or first.died or first.left:
         axes.legend(frameon=False, fontsize=8)
 
 

@@ -56,11 +56,12 @@ class LinkLoss:
 def over_devices(run: History, value: Literal["accuracy", "loss"]) -> Curve:
     """Condense what the surviving devices reported (all of them, where none survived).
 
-    Rounds that not all of them reached are left out, unless some finished none.
+    Rounds that not all of them reached are left out, unless some finished none. Who left early counts until
+    then.
     """
     devices = run.survivors or range(run.num_devices)
     last = {report.device: report.round for report in run.reports}
-    complete = min(last.get(device, -1) for device in devices)
+    complete = min(last.get(device, -1) for device in run.stayed or devices)
     series = {
         round_ + 1: np.array(values)
         for round_, values in run.series(value, devices).items()

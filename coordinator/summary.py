@@ -77,7 +77,7 @@ class Summary(Modelled):
     devices_left: tuple[int, ...] = ()
     """Devices whose budgets did not pay for all rounds."""
     rounds: int
-    """Rounds that every surviving device completed."""
+    """Rounds that every surviving device completed, those that left early not counted."""
     num_parameters: int
     """Parameters of the model."""
     accuracy_mean: float | None
@@ -139,6 +139,12 @@ class History:
         """Devices that began."""
         return len(self.started.pids)
 
+    @property
+    def stayed(self) -> list[int]:
+        """Survivors whose budgets paid for all rounds; all survivors, where nobody's did."""
+        gone = {e.device for e in self.left}
+        return [device for device in self.survivors if device not in gone] or self.survivors
+
     def series(self, value: Literal["accuracy", "loss"], devices: Sequence[int]) -> dict[int, list[float]]:
         """Return round -> the values that devices reported for it, absent ones left out."""
         wanted, found = set(devices), dict[int, list[float]]()
@@ -180,8 +186,8 @@ def summarise(run: History, experiment: Experiment, parameters: list[Path], run_
     round_wall_s = [report.wall_s for report in run.reports]
     heard = run.heard()
     missing = [h.missing for h in heard]
-    stayed = alive - {e.device for e in run.left}
-    final = [path for path in parameters if int(path.stem.rpartition("-")[2]) in (stayed or alive)]
+    stayed = set(run.stayed)
+    final = [path for path in parameters if int(path.stem.rpartition("-")[2]) in stayed]
     return Summary(
         run_id=run.started.run_id,
         run_dir=str(run_dir),
@@ -190,7 +196,7 @@ def summarise(run: History, experiment: Experiment, parameters: list[Path], run_
         devices=experiment.devices,
         devices_lost=tuple(sorted(e.device for e in run.died)),
         devices_left=tuple(sorted(e.device for e in run.left)),
-        rounds=min((run.ended.rounds[device] for device in run.survivors), default=0),
+        rounds=min((run.ended.rounds[device] for device in run.stayed), default=0),
         num_parameters=run.started.num_parameters,
         accuracy_mean=fsum(accuracy) / len(accuracy) if accuracy else None,
         accuracy_min=min(accuracy) if accuracy else None,
@@ -262,14 +268,12 @@ def _last(run: History, value: Literal["accuracy", "loss"]) -> list[float]:
 
     Who had left by then counts with the last value of its own.
     """
-    gone = {e.device for e in run.left}
-    stayed = [device for device in run.survivors if device not in gone]
-    series = run.series(value, stayed)
-    complete = [values for values in series.values() if len(values) == len(stayed)]
+    series = run.series(value, run.stayed)
+    complete = [values for values in series.values() if len(values) == len(run.stayed)]
     of_stayed = (complete or list(series.values()) or [[]])[-1]
     of_gone = [
         values
-        for device in sorted(gone & set(run.survivors))
+        for device in sorted(set(run.survivors) - set(run.stayed))
         for values in list(run.series(value, [device]).values())[-1:]
     ]
     return of_stayed + [number for numbers in of_gone for number in numbers]

@@ -16,8 +16,10 @@ from coordinator.cost_panels import (
     draw_energy_per_link,
     draw_modelled_time,
 )
-from coordinator.events import EVENT, Consensus, Died, Edge, Ended, Started
+from coordinator.events import EVENT, Consensus, Died, Edge, Ended, Left, Started
 from coordinator.report import (
+    AMBER,
+    LEFT,
     MAX_LABELLED,
     RED,
     draw,
@@ -88,14 +90,15 @@ def heard(sent=100, corrupted=0, lost=0, missing="", resent=0):
     )
 
 
-def run_of(num_devices, *, edges=(), reports=(), distances=(), died=None, how="finished", **start):
+def run_of(num_devices, *, edges=(), reports=(), distances=(), died=None, left=None, how="finished", **start):
     """Make the history of a run, through its log, so that numbers are what a reader of the log gets."""
-    died = died or {}
+    died, left = died or {}, left or {}
     events = [
         started(num_devices, edges, **start),
         *reports,
         *(Consensus(round=r, distance=d, devices=num_devices) for r, d in enumerate(distances)),
         *(Died(device=d, rounds=r, reason="killed", wall_s=1.0) for d, r in died.items()),
+        *(Left(device=d, rounds=r, reason="poor") for d, r in left.items()),
         Ended(
             how=how,
             rounds=tuple(sum(r.device == d for r in reports) for d in range(num_devices)),
@@ -221,6 +224,25 @@ def test_a_dead_device_counts_in_no_mean_and_its_last_round_is_crossed():
         assert (list(cross.get_xdata()), cross.get_marker(), cross.get_color()) == ([2], "x", RED)
         assert legend_of(axes) == ["run", "device lost"]
     assert over_devices(run, "accuracy").mean == pytest.approx(np.full(5, 0.9))
+
+
+def test_who_left_counts_until_then_and_its_last_round_is_marked():
+    reports = [report(d, r, accuracy=0.9 if d else 0.3) for r in range(5) for d in range(3) if d or r < 2]
+    run = run_of(3, reports=reports, distances=[1.0] * 5, left={0: 2})
+    for draw_panel in (draw_accuracy, draw_loss, draw_consensus):
+        axes = panel(draw_panel, {"run": run})
+        line, mark = axes.lines
+        assert len(line.get_xdata()) == 5
+        assert (list(mark.get_xdata()), mark.get_marker(), mark.get_color()) == ([2], "v", AMBER)
+        assert legend_of(axes) == ["run", LEFT]
+    assert over_devices(run, "accuracy").mean == pytest.approx([0.7, 0.7, 0.9, 0.9, 0.9])
+    assert headline(run).endswith("finished after 5 rounds; 1 device left early")
+    axes = panel(draw_graph, run)
+    assert legend_of(axes)[-1] == LEFT
+    assert [to_hex(text.get_color()) == AMBER.lower() for text in axes.texts] == [True, False, False]
+    everybody = run_of(3, reports=reports, left={0: 2, 1: 5, 2: 5})
+    assert headline(everybody).endswith("finished after 2 rounds; 3 devices left early")
+    assert list(over_devices(everybody, "accuracy").rounds) == [1, 2]
 
 
 def test_where_nobody_survived_the_dead_are_drawn():

@@ -9,7 +9,7 @@ from rich.console import Console
 from safetensors.numpy import save_file
 
 from coordinator.consensus import ConsensusMeter, exact_distance
-from coordinator.events import Consensus, Died, Ended, Started
+from coordinator.events import Consensus, Died, Ended, Left, Started
 from coordinator.store import EVENTS, RunFolder, read_events
 from coordinator.summary import history, summarise
 from coordinator.tables import summary_table
@@ -125,6 +125,22 @@ def test_joules_of_the_dead_count_and_their_clocks_do_not():
     assert summary.air_s == 11.0
     assert summary.joules == summary_of(*SPENT).joules
     assert summary.joules_per_device == (118.0,) * 3
+
+
+def test_who_left_early_is_named_and_its_last_accuracy_counts():
+    reports = [
+        report(d, r, accuracy=0.5 + 0.1 * d + 0.01 * r) for r in range(2) for d in range(3) if d or not r
+    ]
+    gone = Left(device=0, rounds=1, reason="of its 1 J 0.1 J are left")
+    ended = Ended(how="finished", rounds=(1, 2, 2), wall_s=20.0)
+    summary = summarise(history([STARTED, *reports, gone, ended]), Experiment(devices=3), [], run_dir="here")
+    assert (summary.devices_left, summary.devices_lost, summary.rounds) == ((0,), (), 2)
+    assert summary.accuracy_mean == pytest.approx((0.5 + 0.61 + 0.71) / 3)
+    all_left = [gone, *(gone.model_copy(update={"device": d, "rounds": 2}) for d in (1, 2))]
+    summary = summarise(
+        history([STARTED, *reports, *all_left, ended]), Experiment(devices=3), [], run_dir="here"
+    )
+    assert (summary.devices_left, summary.rounds) == ((0, 1, 2), 1)
 
 
 def test_a_run_without_a_single_round_cost_nothing():
