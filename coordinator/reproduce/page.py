@@ -1,6 +1,6 @@
 """The page: claims and verdicts first, then each comparison with its figure, table and settings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -57,9 +57,9 @@ def write_page(paper: Paper, reproduced: Reproduced, call: Call, folder: Path) -
 def claims_table(reproduced: Reproduced) -> Table:
     """List every claim with its verdict."""
     return Table(
-        head=("claim", "verdict", "what was measured"),
+        head=("comparison", "claim", "verdict", "what was measured"),
         rows=[
-            (verdict.claim, verdict.outcome, verdict.finding)
+            (section.comparison.name, verdict.claim, verdict.outcome, verdict.finding)
             for section in reproduced.sections
             if section.shown is not None
             for verdict in section.shown.verdicts
@@ -129,10 +129,9 @@ def _section(section: Section, folder: Path) -> Iterator[Block]:
         for note in shown.notes:
             yield Paragraph(note)
         yield shown.table
-    seeds = ", ".join(map(str, comparison.seeds))
     yield Paragraph(
         f"Settings: `experiments/papers/{comparison.file.name}`, "
-        f"{count(len(comparison.arms), 'arm')}, seeds {seeds}; {section.num_finished} of "
+        f"{count(len(comparison.arms), 'arm')}, seeds {_in_short(comparison.seeds)}; {section.num_finished} of "
         f"{len(comparison.arms) * len(comparison.seeds)} runs, {section.runs_wall_s:.0f} s of wall time in "
         "all when each is counted by itself."
     )
@@ -142,6 +141,14 @@ def _section(section: Section, folder: Path) -> Iterator[Block]:
     yield Details("What each arm changes", "\n".join(overrides))
     first = next(iter(comparison.experiments().values()))
     yield Details(f"The first arm's experiment, whole ({comparison.arms[0].name})", dump(first))
+
+
+def _in_short(seeds: Sequence[int]) -> str:
+    """Write seeds in order, a run of them by its ends."""
+    first, last = seeds[0], seeds[-1]
+    if len(seeds) > 2 and tuple(seeds) == tuple(range(first, last + 1)):
+        return f"{first} to {last}"
+    return ", ".join(map(str, seeds))
 
 
 def _picture(folder: Path, comparison: Comparison) -> Path:

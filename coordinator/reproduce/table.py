@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from coordinator.reproduce.page import claims_table
 from coordinator.reproduce.reproduce import Reproduced
@@ -20,8 +21,8 @@ def print_page(reproduced: Reproduced, page: Path, console: Console) -> None:
     )
     for name in claims.head:
         table.add_column(name)
-    for claim, outcome, finding in claims.rows:
-        table.add_row(claim, f"[{STYLES[outcome]}]{outcome}[/]", finding)
+    for comparison, claim, outcome, finding in claims.rows:
+        table.add_row(comparison, claim, Text(outcome, STYLES[outcome]), finding)
     console.print(table)
     for failure in reproduced.failures[:10]:
         line = f"FAILED: {failure.title}: {failure.reason}"
