@@ -229,7 +229,7 @@ class AveragingOracle:
         got[device].append(mean)
         part, children = self.sweeps + 2 * k + 1, self.places[device].children
         if self.places[device].parent is not None and self.radio.bad_packets == "accept" and children:
-            mean = self._accepted(round_, device, k, mean, part)
+            mean = self._packed(round_, device, k, mean, part)
         unicast = self.radio.cast == "unicast"
         turns = {child: 1 + (turn if unicast else 0) for turn, child in enumerate(children)}
         for child, theirs in self._sent(round_, device, turns, k, part, mean, xs).items():
@@ -256,7 +256,7 @@ class AveragingOracle:
                 else:
                     mean = got[there][k] = theirs
                     if self.radio.bad_packets == "accept":
-                        mean = self._accepted(round_, there, k, mean, part + 1)
+                        mean = self._packed(round_, there, k, mean, part + 1)
         return got
 
     def _joined(self, k, own, arrivals):
@@ -276,13 +276,6 @@ class AveragingOracle:
         rng = stream(self.experiment.seed, Purpose.QUANTISATION, round_=round_, attempt=part, a=device)
         encode(mean.x, layout, payload, rng)
         return Mean(mean.x, mean.counts, payload)
-
-    def _accepted(self, round_, device, k, mean, part):
-        """Write a mean anew where some of it was taken with its flipped bits."""
-        whole = decode(mean.payload, self.chunks[k].layout)
-        there = np.repeat(mean.counts > 0, self.chunks[k].layout.values_of_each())
-        same = np.array_equal(whole[there], mean.x[there])
-        return mean if same else self._packed(round_, device, k, mean, part)
 
     def _sent(self, round_, sender, turns, k, part, mean, xs):
         """Send a mean of chunk k to some, receiver -> turn; return what each has of it at the end."""

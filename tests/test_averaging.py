@@ -77,7 +77,6 @@ def test_everybody_ends_with_the_same_bits_however_often_packets_are_repeated(ki
 
 @CODECS
 def test_accepting_bit_errors_changes_nothing_where_there_are_none(codec):
-    """A mean is passed on as it came, so that int8 is not rounded anew on every level."""
     radio = Radio(fading="none", bad_packets="accept")
     experiment = experiment_of(radio, devices=6, codec=codec, scheme="tree", chunks=3)
     pasts = average(experiment, tree_places([None, 0, 1, 2, 3, 4]))
@@ -91,6 +90,23 @@ def test_a_lone_device_keeps_what_it_has(kind, radio):
     (past,) = average(experiment, random_places(kind, 1, seed=0)).values()
     assert np.array_equal(past.x[0], learned(0, 0))
     assert past.averaged[0].contributors_min == 1
+
+
+@KINDS
+def test_a_diverged_device_is_left_out_and_takes_the_mean_of_the_others(kind):
+    experiment = experiment_of(IDEAL, devices=4, scheme=kind, chunks=2)
+    places = tree_places([None, 0, 1, 0]) if kind == "tree" else ring_places([0, 1, 2, 3])
+    ether = Ether(4)
+    devices = [scheduled(experiment, places, number, Port(ether, number)) for number in range(4)]
+    devices[2].x.fill_(float("nan"))
+    pasts = ether.run({device.number: lambda d=device: d.live([0]) for device in devices})
+    if kind == "tree":  # it is a leaf; in a ring it is in the middle of most chunks
+        mean = np.mean([learned(device, 0) for device in (0, 1, 3)], axis=0, dtype=np.float64)
+        for past in pasts.values():
+            np.testing.assert_allclose(past.x[0], mean, rtol=0, atol=1e-6)
+            assert past.averaged[0].contributors_min == past.averaged[0].contributors_mean == 3
+    for device in (0, 1, 3):
+        assert np.isfinite(pasts[device].x[0]).all()
 
 
 def test_there_are_never_more_chunks_than_numbers():

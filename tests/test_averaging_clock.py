@@ -104,7 +104,7 @@ def test_a_ring_in_slots():
 @pytest.mark.parametrize("chunks", [1, 2, 4, 5, 20])
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_chunks_follow_each_other_through_a_tree(depth, chunks):
-    """Equal links: the deepest has all after (2 depth + C - 1) / C times the airtime of a whole vector."""
+    """Equal links: the deepest device has all after (2 depth + C - 1) / C times a whole vector's airtime."""
     places = tree_places([None, *range(depth)])
     pasts, _ = one_round(PARALLEL, places, scheme="tree", chunks=chunks)
     chunk_s = frame_s(20 / chunks)

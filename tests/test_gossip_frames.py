@@ -208,3 +208,19 @@ def test_the_modulation_of_a_frame_must_be_one_that_this_run_uses():
     device.exchange(0)
     assert device.exchanges.peers.dropped() == {"device 1: another model or codec": 3}
     assert device.exchanges.radio.heard()[1].missing == ""
+
+
+@pytest.mark.parametrize("cast", ["broadcast", "unicast"])
+def test_who_misses_packets_and_has_gone_on_is_not_waited_for(cast):
+    """It is sent what it asked for, and will not answer."""
+    radio = Radio(fading="none", arq="selective_repeat", cast=cast)
+    experiment = experiment_of(radio, devices=2)
+    got = np.ones(frame_layout(experiment, NUM_VALUES).num_packets, dtype=bool)
+    got[3] = False
+    script = Script(
+        frame_from(experiment, 1),
+        ack_from(experiment, 1, got=got, final=False),
+        frame_from(experiment, 1, round_=1),
+    )
+    Device(experiment, complete(2), 0, script, snr_db=lambda a, b: 40.0).exchange(0)
+    assert [header.attempt for _, header, _ in script.said if header.kind is Kind.PARAMETERS] == [0, 1]
