@@ -13,7 +13,7 @@ import torch
 
 from node.images.catalogue import IMAGE_SETS, NUM_CLASSES, Floats
 from node.images.store import open_images
-from protocol.config import Data
+from protocol.learning import Data
 from protocol.partition import Indices, partition
 from protocol.streams import Purpose, stream
 

@@ -22,7 +22,7 @@ import zmq
 from torch.nn.functional import cross_entropy
 
 from node.model import build
-from protocol.config import Model
+from protocol.learning import Model
 
 FEATURES, CLASSES, BATCH = 784, 10, 32
 HIDDEN = {"100k": (126,), "1.6M": (1000, 800)}

@@ -15,8 +15,8 @@ from node.stopwatch import Stopwatch
 from node.transport.zmq import Buffers
 from protocol.channel import Mask
 from protocol.codec import Float32s, Layout, decode, encode, side_bytes
-from protocol.config import Training
 from protocol.frame import Kind
+from protocol.learning import Training
 from protocol.scalars import NUM_BITS, NUM_BYTES, Scalars
 from protocol.streams import Purpose, stream
 

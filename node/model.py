@@ -16,8 +16,8 @@ from torch import nn
 from node.networks import cnn, mlp
 from node.resnet import resnet20
 from node.vit import Positions, vit
-from protocol.config import Model
 from protocol.errors import BadInput
+from protocol.learning import Model
 from protocol.streams import Purpose, sub_seed
 
 NETWORKS: dict[str, Callable[[Model, tuple[int, ...], int], nn.Sequential]] = {

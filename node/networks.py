@@ -4,8 +4,8 @@ from math import prod
 
 from torch import nn
 
-from protocol.config import Model
 from protocol.errors import BadInput
+from protocol.learning import Model
 
 GROUPS = 4
 MIN_VALUES_PER_GROUP = 4

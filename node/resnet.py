@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import pad, relu
 
 from node.networks import group_norm
-from protocol.config import Model
+from protocol.learning import Model
 
 STAGES = (16, 32, 64)
 """Channels; each stage but the first begins by halving the image."""

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from node.data import Share
 from node.model import FlatModel
-from protocol.config import Training
+from protocol.learning import Training
 from protocol.messages import SKETCH_SIZE, Pilot
 from protocol.streams import Purpose, stream, sub_seed
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from protocol.config import Model
+from protocol.learning import Model
 
 MLP_RATIO = 4
 """Width within a block's feed-forward part, in widths of a token."""

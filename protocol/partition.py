@@ -7,8 +7,8 @@ raises BadInput that says why, instead of looping or leaving a device empty.
 import numpy as np
 import numpy.typing as npt
 
-from protocol.config import Data
 from protocol.errors import BadInput
+from protocol.learning import Data
 from protocol.streams import Purpose, stream
 
 Indices = npt.NDArray[np.int64]

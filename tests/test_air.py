@@ -17,8 +17,9 @@ from scipy.stats import t as student
 from protocol.access import plan_access
 from protocol.air import AirLink, Transmission, cross, frame_layout, meets_target, planned_round_s
 from protocol.codec import Layout, encode
-from protocol.config import Codec, Experiment, Training
+from protocol.config import Codec, Experiment
 from protocol.fading import Fading, FadingProcess
+from protocol.learning import Training
 from protocol.link import mean_packet_loss, mean_snr_db, shadowing_db
 from protocol.mobility import Walk
 from protocol.packet_errors import PacketErrorTable

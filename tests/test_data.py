@@ -10,8 +10,8 @@ import node.data
 from node.data import load, parts, share
 from node.model import build
 from node.train import Trainer
-from protocol.config import Data, Model, Training
 from protocol.errors import BadInput
+from protocol.learning import Data, Model, Training
 
 DIGITS, SYNTHETIC = Data(), Data(dataset="synthetic")
 CIFAR, CIFAR_CONTENTS = small_cifar()

@@ -7,8 +7,9 @@ import pytest
 
 from coordinator import device, run
 from coordinator.device import describe, fetch, packet_error_tables
-from protocol.config import Data, Experiment
+from protocol.config import Experiment
 from protocol.errors import BadInput, Interrupted, RunError
+from protocol.learning import Data
 from protocol.radio import Radio
 
 FILES = Experiment(data=Data(dataset="cifar10"))

@@ -8,22 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.config import (
-    Aggregation,
-    Budget,
-    Codec,
-    Data,
-    Experiment,
-    Graph,
-    Model,
-    Radio,
-    Runtime,
-    Theory,
-    Training,
-    Transport,
-)
+from protocol.config import Aggregation, Budget, Codec, Experiment, Graph, Radio, Runtime, Theory, Transport
 from protocol.errors import BadInput
 from protocol.experiment_file import dump, load, nearest, parse
+from protocol.learning import Data, Model, Training
 from protocol.quantities import Uniform
 
 fixed = settings(derandomize=True, deadline=None)

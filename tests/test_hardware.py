@@ -9,10 +9,11 @@ from scipy.stats import kstest
 
 from protocol.access import plan_access
 from protocol.air import frame_layout, planned_compute_s, planned_round_s
-from protocol.config import Budget, Experiment, Theory, Training
+from protocol.config import Budget, Experiment, Theory
 from protocol.errors import BadInput
 from protocol.experiment_file import dump, load, schema
 from protocol.hardware import Drawn, fleet, hardware
+from protocol.learning import Training
 from protocol.messages import Welcome, from_coordinator, pack
 from protocol.quantities import Uniform
 from protocol.radio import Device, Radio

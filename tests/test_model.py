@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from node.model import build
-from protocol.config import Model
 from protocol.errors import BadInput
+from protocol.learning import Model
 
 IMAGE, VECTOR = (1, 8, 8), (20,)
 ZOO = [

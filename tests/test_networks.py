@@ -10,7 +10,7 @@ from torch.nn.functional import conv2d, cross_entropy, group_norm
 
 from node.model import POSITIONS_STD, build
 from node.vit import Attention, Block, Positions
-from protocol.config import Model
+from protocol.learning import Model
 
 VIT = Model(kind="vit", patch_size=4, width=24, depth=2, heads=3)
 SHAPE = (3, 16, 12)

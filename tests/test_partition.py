@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.config import Data
 from protocol.errors import BadInput
+from protocol.learning import Data
 from protocol.partition import partition
 
 fixed = settings(derandomize=True, deadline=None)

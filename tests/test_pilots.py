@@ -12,9 +12,10 @@ from coordinator.planning.pilots import pilot_round, with_constants_from, with_p
 from node.data import Share, share
 from node.model import build
 from node.train import Trainer, sketch
-from protocol.config import Data, Experiment, Model, Training
+from protocol.config import Experiment
 from protocol.errors import BadInput
 from protocol.experiment_file import load as load_experiment
+from protocol.learning import Data, Model, Training
 from protocol.messages import SKETCH_SIZE
 from protocol.theory.pilots import Pilots, variance_of_two
 

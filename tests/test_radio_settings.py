@@ -7,10 +7,11 @@ import tomllib
 import pytest
 
 from protocol.budget import Budget
-from protocol.config import Aggregation, Codec, Experiment, Graph, Runtime, Training
+from protocol.config import Aggregation, Codec, Experiment, Graph, Runtime
 from protocol.errors import BadInput
 from protocol.experiment_file import dump, load, schema
 from protocol.fading import survival_probability
+from protocol.learning import Training
 from protocol.radio import SILENCED, Analog, Device, Mobility, Radio
 
 SECTIONS = {

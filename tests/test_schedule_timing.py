@@ -14,8 +14,8 @@ from coordinator.schedule.prices import Prices
 from node.train import Trained
 from protocol.air import frame_layout
 from protocol.budget import Budget
-from protocol.config import Training
 from protocol.hardware import fleet
+from protocol.learning import Training
 from protocol.messages import Schedule
 from protocol.radio import Analog, Radio
 from protocol.radio import Device as DeviceKnobs

@@ -11,7 +11,7 @@ import node.train
 from node.data import Share, share
 from node.model import FlatModel, build
 from node.train import Trainer
-from protocol.config import Data, Model, Training
+from protocol.learning import Data, Model, Training
 
 DATA = Data(dataset="synthetic", num_samples=500, num_features=12, num_classes=4)
 MLP = Model(kind="mlp", hidden=(16,))
