@@ -24,12 +24,6 @@ class Scalars:
     """1 / tau of the NEXT round: known one round ahead, so that everybody knows the mean in time."""
     loss: float = 0.0
     """Training loss of this round."""
-    gradient_norm_sq: float = 0.0
-    """||g_i||^2 of a pilot round."""
-    gradient_variance: float = 0.0
-    """Estimate of sigma_i^2 of a pilot round."""
-    smoothness: float = 0.0
-    """||grad change|| / ||movement|| of a pilot round."""
 
     def joined(self, other: "Scalars", weight: float = 1.0) -> "Scalars":
         """Return the means over both, the other's devices counted `weight` times, if all are finite."""
