@@ -22,7 +22,8 @@ from node.radio import Radio
 from node.train import Trained
 from protocol.air import frame_layout
 from protocol.budget import Budget
-from protocol.config import Aggregation, Experiment, Graph, Training
+from protocol.config import Aggregation, Experiment, Graph
+from protocol.learning import Training
 from protocol.messages import Prospect, Start
 from protocol.problem import Theory
 from protocol.radio import Radio as Knobs
@@ -114,7 +115,7 @@ def decision_s(experiment: Experiment) -> float:
     for round_ in range(ROUNDS):
         radio.begin_round()
         began_s = perf_counter()
-        planner.begin_round(0.2)
+        planner.begin_round(round_, 0.2)
         planner.cpu_hz(round_)
         said = planner.announce(round_, Trained(loss=2.0, samples=32, processor_s=0.0), 0.2)
         planner.why_leave_after(round_, 0.2)

@@ -25,6 +25,7 @@ from node.tree import Tree
 from protocol.access import num_blocks
 from protocol.codec import Layout
 from protocol.messages import Averaged, Gains, RingPlace, Schedule, Start, TreePlace, Welcome
+from protocol.reserve import starts_epoch
 
 
 class Exchanges:
@@ -58,7 +59,7 @@ class Exchanges:
         Raises Leave as `exchange`.
         """
         aggregation = self.radio.experiment.aggregation
-        if aggregation.is_scheduled and round_ and round_ % aggregation.epoch_rounds == 0:
+        if round_ and starts_epoch(aggregation, round_):
             if self._averaging is not None:  # for whom it broke meanwhile waits for this device's gossip
                 self.peers.tell_gone_on(round_, self.radio.air_s)
             gains = Gains(round=round_, snr_db=self.radio.snrs_db(round_ - 1))

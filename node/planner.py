@@ -6,16 +6,16 @@ begins only if it pays for the dearest exchange that there can be, and local rou
 """
 
 from dataclasses import replace
-from math import cbrt, isfinite, sqrt
+from math import isfinite, sqrt
 
 from node.radio import Radio
 from node.train import Trained
 from protocol.config import Experiment
 from protocol.messages import Averaged, Prospect
+from protocol.reserve import Exchange, num_relied_on, starts_epoch
 from protocol.scalars import Scalars
 from protocol.theory.bounds import Coefficients, coefficients
 from protocol.theory.caps import Budget, RoundCosts, affordable
-from protocol.theory.frequency import Processor, just_in_time
 from protocol.theory.online import NO_DRIFT, Outlook, decide
 
 MARGIN = 1.645
@@ -74,38 +74,23 @@ class Planner:
 
         And for all that a schedule has in store, since who leaves on the way breaks it for all others.
         """
-        left, costs = self._left(), self._round_costs(1)
-        aggregation, follow = self._experiment.aggregation, 0
-        if aggregation.is_scheduled:
-            in_epoch = aggregation.epoch_rounds - 1 - round_ % aggregation.epoch_rounds
-            follow = min(in_epoch, self._experiment.rounds - 1 - round_)
-        dearest = 1 + min(follow, 1)  # this one, and the next that it shall not have to leave before
-        needed_j = dearest * self._dearest_j(exchange_at_most_j) + max(follow - 1, 0) * self._exchange_j.mean
-        needed_s = (1 + follow) * self._exchange_air_s.reserve(1 + follow)
+        experiment, left, costs = self._experiment, self._left(), self._round_costs(1)
+        number = num_relied_on(experiment.aggregation, round_, num_rounds=experiment.rounds)
+        needed = self._exchange(exchange_at_most_j, number).reserve(number)
         self._num = min(
             self._wanted,
-            affordable(left.energy_j, needed_j, each=costs.local_j),
-            affordable(left.air_s, needed_s, each=costs.local_air_s),
+            affordable(left.energy_j, needed.energy_j, each=costs.local_j),
+            affordable(left.air_s, needed.air_s, each=costs.local_air_s),
         )
 
     def cpu_hz(self, round_: int) -> float:
-        """Return the processor frequency of this round's training.
-
-        No slower than cbrt(P_idle / (2 kappa)): there, idling for longer costs more than computing saves.
-        """
-        own, device = self._radio.hardware, self._experiment.device
-        if device.frequency == "fixed":
-            return own.cpu_hz
+        """Return the processor frequency of this round's training."""
         share_s = self._left().air_s / (self._experiment.rounds - round_)
-        kappa = own.switched_capacitance
-        thrifty_hz = cbrt(own.idle_power_w / (2 * kappa)) if kappa else own.cpu_hz
-        processor = Processor(
-            min_hz=min(max(device.cpu_min_hz, thrifty_hz), own.cpu_hz),
-            max_hz=own.cpu_hz,
-            switched_capacitance=kappa,
+        return self._radio.hardware.training_hz(
+            self._experiment.device,
+            num_local_rounds=self._num,
+            air_s=share_s - self._exchange_air_s.reserve(1),
         )
-        cycles = self._num * own.local_round_cycles
-        return just_in_time(processor, cycles=cycles, air_s=share_s - self._exchange_air_s.reserve(1)).cpu_hz
 
     def announce(self, round_: int, trained: Trained | None, exchange_at_most_j: float) -> Scalars:
         """Decide the next round's local rounds, and return what the others shall know before it."""
@@ -129,16 +114,16 @@ class Planner:
     def why_leave_after(self, round_: int, exchange_at_most_j: float) -> str:
         """Say, before the exchange of a round, why this device cannot take part in those that follow it.
 
-        Where a schedule is due after it, it must be good for all of its rounds: who leaves on the way breaks
-        the tree or ring of all others.
+        Where a schedule is due after it, it must be good for all of its rounds.
         """
-        aggregation = self._experiment.aggregation
-        rounds_left = self._experiment.rounds - 1 - round_
-        if not rounds_left:
+        aggregation, num_rounds, following = self._experiment.aggregation, self._experiment.rounds, round_ + 1
+        if following == num_rounds:
             return ""
-        due = aggregation.is_scheduled and (round_ + 1) % aggregation.epoch_rounds == 0
-        more = min(aggregation.epoch_rounds, rounds_left) - 1 if due else 0
-        return self.why_leave(2, exchange_at_most_j, more=more)
+        begins = starts_epoch(aggregation, following)
+        return self.why_leave(
+            1 + (num_relied_on(aggregation, following, num_rounds=num_rounds) if begins else 1),
+            exchange_at_most_j,
+        )
 
     def why_cut_off(self, averaged: Averaged | None, gossip_at_most_j: float) -> str:
         """Say why it cannot gossip in place of a schedule that broke; empty if it need not or can."""
@@ -146,22 +131,20 @@ class Planner:
             return ""
         return self.why_cut() if self._radio.is_cut else self.why_leave(1, gossip_at_most_j)
 
-    def why_leave(self, num_exchanges: int, exchange_at_most_j: float, *, more: int = 0) -> str:
-        """Say why it cannot pay for exchanges at their dearest, and for more as usual; empty if it can."""
+    def why_leave(self, number: int, exchange_at_most_j: float) -> str:
+        """Say why it cannot pay for so many exchanges; empty if it can."""
         left, own = self._left(), self._radio.hardware
-        number = num_exchanges + more
-        needed_j = num_exchanges * self._dearest_j(exchange_at_most_j) + more * self._exchange_j.mean
-        needed_s = number * self._exchange_air_s.reserve(number)
+        needed = self._exchange(exchange_at_most_j, number).reserve(number)
         exchanges = "an exchange" if number == 1 else f"{number} exchanges"
-        if left.energy_j < needed_j:
+        if left.energy_j < needed.energy_j:
             return (
                 f"of its {own.budget_j:g} J {left.energy_j:.3g} J are left, and {exchanges} may take "
-                f"{needed_j:.3g} J"
+                f"{needed.energy_j:.3g} J"
             )
-        if left.air_s < needed_s:
+        if left.air_s < needed.air_s:
             return (
                 f"of its {own.budget_air_s:g} s {left.air_s:.3g} s are left, and {exchanges} may take "
-                f"{needed_s:.3g} s"
+                f"{needed.air_s:.3g} s"
             )
         return ""
 
@@ -174,15 +157,12 @@ class Planner:
         return f"its {what} were at an end at {radio.until_air_s:.6g} s, amid an exchange"
 
     def _decide(self, round_: int, exchange_at_most_j: float) -> int:
-        """Return the local rounds of a round to come, with this round's exchange still to be paid for.
-
-        What an exchange may cost beyond its mean is kept back twice, or the last rounds would be cut.
-        """
+        """Return the local rounds of a round to come, with this round's exchange still to be paid for."""
         rounds_left = self._experiment.rounds - round_
         if not rounds_left:
             return 0
         left, costs = self._left(), self._round_costs(rounds_left)
-        kept_back_j = 2 * max(self._dearest_j(exchange_at_most_j) - self._exchange_j.mean, 0.0)
+        kept_back_j = self._exchange(exchange_at_most_j, 1).kept_back_j
         return decide(
             Outlook(
                 left=Budget(
@@ -195,9 +175,13 @@ class Planner:
             )
         ).num_local_rounds
 
-    def _dearest_j(self, exchange_at_most_j: float) -> float:
-        """Return what an exchange may cost with the idling that goes with it."""
-        return exchange_at_most_j + self._radio.hardware.idle_power_w * self._exchange_air_s.reserve(1)
+    def _exchange(self, at_most_j: float, number: int) -> Exchange:
+        """Return what each of so many exchanges takes, if the dearest costs that much without idling."""
+        return Exchange(
+            at_most_j=at_most_j + self._radio.hardware.idle_power_w * self._exchange_air_s.reserve(1),
+            usual_j=self._exchange_j.mean,
+            usual_air_s=self._exchange_air_s.reserve(number),
+        )
 
     def _left(self) -> Budget:
         own = self._radio.hardware

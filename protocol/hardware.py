@@ -9,6 +9,8 @@ from functools import lru_cache
 
 from protocol.config import Experiment
 from protocol.quantities import PerDevice, numbers
+from protocol.radio import Device
+from protocol.theory.frequency import Processor, just_in_time, thriftiest_hz
 
 
 class Drawn(IntEnum):
@@ -66,6 +68,17 @@ class Hardware:
     def local_round_j(self) -> float:
         """Joules of one local round with a full batch."""
         return self.compute_j(self.local_round_cycles)
+
+    def training_hz(self, device: Device, *, num_local_rounds: int, air_s: float) -> float:
+        """Frequency at which so many local rounds are trained, with air_s seconds until the exchange."""
+        if device.frequency == "fixed":
+            return self.cpu_hz
+        kappa = self.switched_capacitance
+        thriftiest = thriftiest_hz(kappa, idle_power_w=self.idle_power_w, max_hz=self.cpu_hz)
+        lowest_hz = max(min(device.cpu_min_hz, self.cpu_hz), thriftiest)
+        processor = Processor(min_hz=lowest_hz, max_hz=self.cpu_hz, switched_capacitance=kappa)
+        cycles = num_local_rounds * self.local_round_cycles
+        return just_in_time(processor, cycles=cycles, air_s=air_s).cpu_hz
 
 
 @lru_cache(maxsize=8)  # every link of a device asks for the slowest of all

@@ -77,7 +77,12 @@ def test_who_stalls_is_waited_for_once_and_is_in_the_next_tree(hearsay, small):
     os.kill(pids[1], signal.SIGSTOP)
     count = len(run.events("scheduled"))
     # The others wait in the tree, then gossip, then wait for the schedule, then gossip.
-    run.wait_until(lambda: averaged(run, 0) and not averaged(run, 0)[max(averaged(run, 0))])
+
+    def broke():
+        held = averaged(run, 0)
+        return held and not held[max(held)]
+
+    run.wait_until(broke)
     os.kill(pids[1], signal.SIGCONT)
     run.wait_until(lambda: any(members(e) == {0, 1, 2, 3} for e in run.events("scheduled")[count:]))
     again = run.events("scheduled")[-1]["round"]

@@ -1,12 +1,12 @@
 """Rounds as each device would decide them, if every exchange costs what is expected.
 
 The rule is that of node/planner.py: local rounds one round ahead, out of what is left of the budgets after
-all reserves, and no round without the joules for the dearest exchange there can be. The loss is taken to stay
-as it is at the start: what drift allows is that of a run which learns nothing.
+all reserves (protocol/reserve.py), and no round without the joules for the dearest exchange there can be.
+The loss is taken to stay as it is at the start: what drift allows is that of a run which learns nothing.
 """
 
 from dataclasses import dataclass
-from math import cbrt, ceil
+from math import ceil
 
 from coordinator.network import Network
 from coordinator.prospects import bound_shape, first_outlook, look_ahead, round_costs
@@ -14,8 +14,8 @@ from coordinator.schedule.epochs import EpochPlan
 from protocol.config import Experiment
 from protocol.hardware import Hardware, fleet
 from protocol.messages import RingPlace, TreePlace
+from protocol.reserve import Exchange, num_relied_on, starts_epoch
 from protocol.theory.caps import Binding, Budget, RoundCosts, affordable
-from protocol.theory.frequency import Processor, just_in_time
 from protocol.theory.online import Outlook, decide
 
 MOST_DECISIONS = 50_000
@@ -60,11 +60,20 @@ class Player:
         """What a round takes."""
         return round_costs(self.own, self.exchange_j, self.exchange_air_s)
 
-    def needs(self, energy_j: float, air_s: float) -> None:
+    @property
+    def exchange(self) -> Exchange:
+        """What an exchange takes, idling included."""
+        return Exchange(
+            at_most_j=self.at_most_j + self.own.idle_power_w * self.exchange_air_s,
+            usual_j=self.costs.aggregation_j,
+            usual_air_s=self.exchange_air_s,
+        )
+
+    def needs(self, needed: Budget) -> None:
         """Stop it unless so much is left."""
-        if self.left.energy_j < energy_j:
+        if self.left.energy_j < needed.energy_j:
             self.stopped_by = "joules"
-        elif self.left.air_s < air_s:
+        elif self.left.air_s < needed.air_s:
             self.stopped_by = "seconds"
 
 
@@ -75,7 +84,7 @@ def rehearse(experiment: Experiment, network: Network, plan: EpochPlan) -> list[
     round_ = 0
     while round_ < experiment.rounds:
         for player in players:
-            player.needs(player.at_most_j, player.exchange_air_s)
+            player.needs(player.exchange.reserve(1))
         active = [player for player in players if player.stopped_by is None]
         if not active:
             break
@@ -106,14 +115,20 @@ def _players(experiment: Experiment, network: Network, plan: EpochPlan) -> list[
 
 def _play(experiment: Experiment, plan: EpochPlan, active: list[Player], *, round_: int, times: int) -> None:
     """Let so many equal rounds pass: all compute, wait for the slowest, and exchange."""
+    number = num_relied_on(experiment.aggregation, round_, num_rounds=experiment.rounds)
     for player in active:
         own, costs, left = player.own, player.costs, player.left
+        needed = player.exchange.reserve(number)
         player.number = min(
             player.wanted,
-            affordable(left.energy_j, player.at_most_j, each=costs.local_j),
-            affordable(left.air_s, player.exchange_air_s, each=costs.local_air_s),
+            affordable(left.energy_j, needed.energy_j, each=costs.local_j),
+            affordable(left.air_s, needed.air_s, each=costs.local_air_s),
         )
-        hz = _cpu_hz(experiment, player, rounds_left=experiment.rounds - round_)
+        hz = own.training_hz(
+            experiment.device,
+            num_local_rounds=player.number,
+            air_s=left.air_s / (experiment.rounds - round_) - player.exchange_air_s,
+        )
         cycles = player.number * own.local_round_cycles
         player.busy_s = cycles / hz
         player.joules += times * own.switched_capacitance * hz**2 * cycles
@@ -133,36 +148,24 @@ def _play(experiment: Experiment, plan: EpochPlan, active: list[Player], *, roun
 def _look_ahead(experiment: Experiment, player: Player, round_: int) -> None:
     """Decide the local rounds of the round to come, or that there is none for this device.
 
-    As `Planner.why_leave_after`: before the exchange that is over now, it had to have the joules for that and
-    the next one at their dearest, and where a schedule is due for all of its rounds.
+    As `Planner.why_leave_after`, which asks before the exchange that is over now.
     """
-    aggregation, costs = experiment.aggregation, player.costs
-    rounds_left = experiment.rounds - round_
-    due = aggregation.is_scheduled and round_ % aggregation.epoch_rounds == 0
-    more = min(aggregation.epoch_rounds, rounds_left) - 1 if due else 0
+    aggregation, costs, num_rounds = experiment.aggregation, player.costs, experiment.rounds
+    begins = starts_epoch(aggregation, round_)
+    ahead = num_relied_on(aggregation, round_, num_rounds=num_rounds) if begins else 1
+    needed = player.exchange.reserve(1 + ahead)
     player.needs(
-        2 * player.at_most_j + (more - 1) * costs.aggregation_j, (1 + more) * costs.aggregation_air_s
+        Budget(energy_j=needed.energy_j - costs.aggregation_j, air_s=needed.air_s - costs.aggregation_air_s)
     )
     if experiment.training.is_adaptive and player.stopped_by is None:
-        kept_back_j = 2 * max(player.at_most_j - costs.aggregation_j, 0.0)
-        left = Budget(energy_j=player.left.energy_j - kept_back_j, air_s=player.left.air_s)
+        energy_j = player.left.energy_j - player.exchange.kept_back_j
         outlook = Outlook(
-            left=left, rounds_left=rounds_left, costs=costs, coefficients=bound_shape(experiment)
+            left=Budget(energy_j=energy_j, air_s=player.left.air_s),
+            rounds_left=num_rounds - round_,
+            costs=costs,
+            coefficients=bound_shape(experiment),
         )
         player.wanted = decide(outlook).num_local_rounds
-
-
-def _cpu_hz(experiment: Experiment, player: Player, *, rounds_left: int) -> float:
-    """Return the processor frequency of a round's training, as `Planner.cpu_hz`."""
-    own, device = player.own, experiment.device
-    if device.frequency == "fixed":
-        return own.cpu_hz
-    kappa = own.switched_capacitance
-    thrifty_hz = cbrt(own.idle_power_w / (2 * kappa)) if kappa else own.cpu_hz
-    lowest_hz = min(max(device.cpu_min_hz, thrifty_hz), own.cpu_hz)
-    processor = Processor(min_hz=lowest_hz, max_hz=own.cpu_hz, switched_capacitance=kappa)
-    air_s = player.left.air_s / rounds_left - player.exchange_air_s
-    return just_in_time(processor, cycles=player.number * own.local_round_cycles, air_s=air_s).cpu_hz
 
 
 def exchange_at_most_j(experiment: Experiment, network: Network, plan: EpochPlan, device: int) -> float:

@@ -5,6 +5,7 @@ project from the model of Yan and Li, arXiv 2403.20075.
 """
 
 from dataclasses import dataclass
+from math import cbrt
 from typing import NamedTuple
 
 
@@ -15,6 +16,16 @@ class Processor:
     min_hz: float
     max_hz: float
     switched_capacitance: float
+
+
+def thriftiest_hz(switched_capacitance: float, *, idle_power_w: float, max_hz: float) -> float:
+    """Return the frequency below which idling for longer costs more than computing saves.
+
+    The least of kappa f^2 + P_idle / f, the joules per cycle, is at f = cbrt(P_idle / (2 kappa)).
+    """
+    if not switched_capacitance:  # cycles are free: the sooner they are over, the better
+        return max_hz
+    return min(cbrt(idle_power_w / (2 * switched_capacitance)), max_hz)
 
 
 class Pace(NamedTuple):
