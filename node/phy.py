@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from node.cache import cache_folder
 from protocol.config import Experiment
 from protocol.errors import BadInput
 from protocol.modulation import BITS_PER_SYMBOL, permitted
@@ -92,7 +93,7 @@ def packet_error_table(
     Raises BadInput where there is no such code or the extra `phy` is missing.
     """
     cut(modulation, code_rate, packet_bits)  # what cannot be simulated is refused before anything else
-    file = _cache() / (
+    file = cache_folder() / (
         f"packet-errors-{_SIMULATION}-{modulation}-rate-{code_rate!r}-{packet_bits}-bits"
         f"-seed-{seed}-sionna-{_sionna_version()}.json"
     )
@@ -328,18 +329,6 @@ def _sionna_version() -> str:
     with _extra_phy():
         import sionna
     return str(sionna.__version__)
-
-
-def _cache() -> Path:
-    """Return the folder that keeps tables: $HEARSAY_CACHE, else hearsay/ where this user's caches are."""
-    if own := os.environ.get("HEARSAY_CACHE"):
-        return Path(own)
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared) / "hearsay"
-    try:
-        return Path.home() / ".cache" / "hearsay"
-    except RuntimeError as error:
-        raise BadInput("no home to keep packet-error tables in; set HEARSAY_CACHE to a folder") from error
 
 
 def _write(file: Path, text: str) -> None:

@@ -17,10 +17,11 @@ from safetensors.numpy import load_file
 
 import node.images.files
 import node.images.store
+from node.cache import cache_folder
 from node.images.arrays import assemble
 from node.images.catalogue import CIFAR10, FASHION_MNIST
 from node.images.cifar import RECORD_BYTES, parse_records
-from node.images.files import cache_folder, data_folder, find, missing, read
+from node.images.files import data_folder, find, missing, read
 from node.images.idx import parse_idx
 from node.images.store import open_images, unpack, what_is_unpacked
 from protocol.errors import BadInput
@@ -238,6 +239,9 @@ def test_an_archive_that_is_none_is_refused_by_name(folder):
 
 
 def test_where_files_are_looked_for(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cache_folder() == tmp_path / ".cache" / "hearsay"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.delenv("HEARSAY_CACHE", raising=False)
     monkeypatch.delenv("HEARSAY_DATA", raising=False)

@@ -280,17 +280,6 @@ def test_where_the_cache_cannot_be_written_the_table_is_there_all_the_same(simul
     assert "not written" in line
 
 
-def test_where_the_cache_is(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("HEARSAY_CACHE", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert node.phy._cache() == tmp_path / ".cache" / "hearsay"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert node.phy._cache() == tmp_path / "xdg" / "hearsay"
-    monkeypatch.setenv("HEARSAY_CACHE", str(tmp_path / "own"))
-    assert node.phy._cache() == tmp_path / "own"
-
-
 # --- the command
 
 

@@ -10,18 +10,12 @@ from hashlib import md5
 from pathlib import Path
 from typing import BinaryIO
 
-import pooch
-
+from node.cache import cache_folder
 from node.images.catalogue import ImageSet, Part
 from protocol.errors import BadInput
 
 SUFFIXES = ("", ".gz", ".xz")
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError)
-
-
-def cache_folder() -> Path:
-    """Return where this user's Hearsay keeps what it can make again: $HEARSAY_CACHE, else hearsay/ there."""
-    return Path(os.environ.get("HEARSAY_CACHE") or pooch.os_cache("hearsay"))
 
 
 def data_folder() -> Path:

@@ -10,9 +10,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from node.cache import cache_folder
 from node.images.arrays import Images, assemble
 from node.images.catalogue import ImageSet
-from node.images.files import cache_folder, data_folder, find, missing, read
+from node.images.files import data_folder, find, missing, read
 from protocol.errors import BadInput
 
 FORMAT = 1
