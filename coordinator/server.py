@@ -81,6 +81,8 @@ class Server:
             for pid, how in processes.deaths():
                 self._listen([], interrupt)  # its last words say more than its exit code
                 if self._roster.phase is Phase.GATHERING:
+                    if interrupt.count:  # the same signal ended it
+                        raise Interrupted
                     raise RunError(f"a device's process ended before the start ({how}); see {self._logs}")
                 for member in self._roster.at(pid):
                     self._lose(member.device, how)
