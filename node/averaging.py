@@ -59,7 +59,8 @@ class Averaging(ABC):
         aggregation = digital.radio.experiment.aggregation
         self._first_part = aggregation.sweeps
         self._deadline_s = aggregation.round_deadline_air_s
-        """Within which partial means must come; the complete one, which waited for them, is waited for."""
+        """Within which partial means must come, once more for each that had to wait for others itself; the
+        complete one is waited for."""
         self._waits: list[tuple[Program, Inbound | Outbound | None]] = []
         self._x = torch.empty(0)
         self._round = 0

@@ -66,7 +66,7 @@ class Ring(Averaging):
                 self._place.previous,
                 part=self._first_part + step,
                 turn=TURN,
-                deadline_s=self._deadline_s if step < self._place.members - 1 else inf,
+                deadline_s=(step + 1) * self._deadline_s if step < self._place.members - 1 else inf,
             )
             for step in range(self._steps)
         ]

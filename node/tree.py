@@ -67,7 +67,13 @@ class Tree(Averaging):
         place, chunks = self._place, list(enumerate(self._partials))
         self._from_children = [
             [
-                self._listen(p, child, part=self._up_part(k), turn=UP_TURN, deadline_s=self._deadline_s)
+                self._listen(
+                    p,
+                    child,
+                    part=self._up_part(k),
+                    turn=UP_TURN,
+                    deadline_s=place.height * self._deadline_s,
+                )
                 for child in place.children
             ]
             for k, p in chunks

@@ -43,7 +43,8 @@ class Aggregation(Section):
     sweeps: Annotated[int, Field(ge=1, le=1000)] = 1
     """Exchanges with the neighbours in a round, each mixed before the next."""
     round_deadline_air_s: Annotated[float, Field(gt=0)] = inf
-    """Modelled seconds after its own transmission begins in which a device accepts this round's frames."""
+    """Modelled seconds after its own transmission begins in which a device accepts this round's frames; with
+    `tree` and `ring` a partial mean that waited for n others in a row has 1 + n times as long."""
     step: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Damping g of the first round's mixing: x moves by g times what the neighbours pull."""
     step_decay_rounds: Annotated[float, Field(gt=0)] = inf

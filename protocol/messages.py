@@ -96,6 +96,8 @@ class TreePlace(Message):
     children: tuple[NonNegativeInt, ...]
     max_children: NonNegativeInt
     """Children of the device that has most."""
+    height: NonNegativeInt
+    """Links on the longest way down to a leaf: each waits for the one below it."""
 
 
 class RingPlace(Message):

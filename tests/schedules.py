@@ -30,6 +30,10 @@ def tree_places(parents):
     """Return everybody's place in a tree: parents is device -> parent, or a list; None for the root's."""
     parents = parents if isinstance(parents, dict) else dict(enumerate(parents))
     children = {d: tuple(c for c, p in parents.items() if p == d) for d in parents}
+
+    def height(device):
+        return max((1 + height(child) for child in children[device]), default=0)
+
     return {
         device: TreePlace(
             members=len(parents),
@@ -37,6 +41,7 @@ def tree_places(parents):
             turn=0 if parent is None else children[parent].index(device),
             children=children[device],
             max_children=max(len(some) for some in children.values()),
+            height=height(device),
         )
         for device, parent in parents.items()
     }

@@ -222,6 +222,7 @@ def tree_places(tree: Tree) -> dict[int, Place]:
             turn=0 if tree.parents[device] == ROOT else tree.children[tree.parents[device]].index(device),
             children=tree.children[device],
             max_children=most,
+            height=tree.heights[device],
         )
         for device in sorted(tree.leaves_first)
     }

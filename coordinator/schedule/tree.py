@@ -38,6 +38,14 @@ class Tree:
         return self.parents.index(ROOT)
 
     @cached_property
+    def heights(self) -> dict[int, int]:
+        """Of each device, links on the longest way down to a leaf."""
+        heights: dict[int, int] = {}
+        for device in self.leaves_first:
+            heights[device] = max((1 + heights[child] for child in self.children[device]), default=0)
+        return heights
+
+    @cached_property
     def children(self) -> tuple[tuple[int, ...], ...]:
         """Of each device, in order."""
         below: list[list[int]] = [[] for _ in self.parents]
