@@ -109,7 +109,7 @@ def test_devices_that_fall_apart_are_left_to_gossip():
     assert choice.scheme == "gossip"
     assert choice.costs == {}
     assert choice.reason == (
-        "gossip: neither a tree nor a ring joins all devices; as reported, no tree joins all devices"
+        "gossip: neither tree nor ring joins them all; as reported, no tree joins all devices"
     )
 
 

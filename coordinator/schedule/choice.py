@@ -112,7 +112,10 @@ def _pick(costs: Mapping[str, Cost], *, holds: bool, deadline_s: float) -> tuple
     """Return the scheme of fewest joules that may be used and ends in time, and why in words."""
     usable: list[Scheme] = [name for name in _SCHEMES if name in costs and (holds or name != "tree")]
     if not usable:
-        return "gossip", "no ring joins all devices" if "tree" in costs else "nothing joins all devices exactly"
+        return (
+            "gossip",
+            "no ring joins all devices" if "tree" in costs else "neither tree nor ring joins them all",
+        )
     in_time = [name for name in usable if costs[name].air_s <= deadline_s]
     if not in_time:
         quickest = min(usable, key=lambda name: costs[name].air_s)
