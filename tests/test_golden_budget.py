@@ -1,13 +1,15 @@
 """The docs against the code: the link budget number by number, and every key with default and range."""
 
+import json
 import re
 import tomllib
-from operator import attrgetter
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import numpy as np
 import pytest
+from annotated_types import MinLen
+from pydantic.fields import FieldInfo
 from scipy.optimize import brentq
 
 from protocol.access import NORM_BITS, plan_access
@@ -26,10 +28,12 @@ from protocol.link import (
     path_loss_db,
 )
 from protocol.modulation import bit_error_probability, mean_bit_error_probability
+from protocol.quantities import PerDevice
+from protocol.section import Section
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGE, BUDGETS = ((DOCS / name).read_text(encoding="utf-8") for name in ("radio.md", "budgets.md"))
-BUDGET = PAGE.partition("## A link budget by hand")[2].partition("\n## ")[0]
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
+BUDGET = PAGES["radio.md"].partition("## A link budget by hand")[2].partition("\n## ")[0]
 
 DISTANCE_M = 100
 NUM_VALUES = 1000
@@ -151,39 +155,22 @@ def test_the_link_budget_of_the_page_is_what_the_code_computes():
         assert float(number) == pytest.approx(value, abs=half_a_digit * (1 + 1e-6), rel=0), name
 
 
-def keys():
-    """Return default and field of every key of the air, devices, budgets, bounds, damping and the clock."""
-    found = {}
-    for section in (
-        "radio",
-        "radio.analog",
-        "mobility",
-        "device",
-        "budget",
-        "theory",
-        "aggregation",
-        "runtime",
-    ):
-        model = attrgetter(section)(Experiment())
-        found |= {
-            f"{section}.{name}": (getattr(model, name), field)
-            for name, field in type(model).model_fields.items()
-        }
-    del found["radio.analog"]  # a section of its own
-    others = (
-        "runtime.liveness",
-        "runtime.coordinator",
-        "runtime.join",
-        "runtime.torch",
-        "aggregation.scheme",
-        "aggregation.epoch",
-        "aggregation.chunks",
-    )
-    return {name: key for name, key in found.items() if not name.startswith(others)}
+def keys(model=None, prefix=""):
+    """Return default and field of every key of an experiment."""
+    model, found = model or Experiment(), {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, Section):
+            found |= keys(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = (value, field)
+    return found
 
 
 def test_every_key_stands_on_a_page_with_its_default_and_range():
-    tables = re.findall(r"^\| key \| default .+\n\|[-|]+\n((?:\|.+\n)+)", PAGE + BUDGETS, re.MULTILINE)
+    tables = re.findall(
+        r"^\| key \| default .+\n\|[-|]+\n((?:\|.+\n)+)", "".join(PAGES.values()), re.MULTILINE
+    )
     rows = re.findall(r"^\| `(.+?)` \| (.*?) ?\| (.+?) \| .+ \|$", "".join(tables), re.MULTILINE)
     expected = keys()
     assert sorted(name for name, _, _ in rows) == sorted(expected)
@@ -197,9 +184,20 @@ def test_every_key_stands_on_a_page_with_its_default_and_range():
             assert {default, range_} == {str(value).lower(), "true, false"}, name
         elif isinstance(value, str):
             assert default == value, name
-        else:
+        elif isinstance(value, tuple):
+            assert default == json.dumps(value), name
+            one, *others = get_args(kind)
+            assert range_.partition(": ")[0] == length(field, others), name
+            assert interval(range_.partition(": ")[2]) == limits(*number_of(one)), name
+        elif kind in (int, float, float | None, PerDevice):
             assert (float(default) if default else None) == value, name
-            assert interval(range_) == limits(field), name
+            assert interval(range_) == limits(kind, field.metadata), name
+        else:  # a number, or a word
+            number, word = get_args(kind)
+            assert float(default) == value, name
+            range_, _, or_word = range_.rpartition(", or ")
+            assert interval(range_) == limits(*number_of(number)), name
+            assert or_word == f"`{get_args(get_args(word)[0])[0]}`", name
 
 
 def interval(cell):
@@ -207,12 +205,25 @@ def interval(cell):
     return bool(whole), (left == "[", float(low)), (right == "]", float(high))
 
 
-def limits(field):
+def length(field, others):
+    """Say how long a list may be: `others` are the types behind that of its first element."""
+    if others != [...]:
+        return f"list of {('one', 'two', 'three')[len(others)]}"
+    return "list of one or more" if any(isinstance(m, MinLen) for m in field.metadata) else "list"
+
+
+def number_of(annotated):
+    """Take apart the type of a number and its constraints."""
+    kind, *metadata = get_args(annotated)
+    return kind, [limit for m in metadata for limit in (m.metadata if isinstance(m, FieldInfo) else [m])]
+
+
+def limits(kind, metadata):
     """Read whole or not, and both ends of what a number may be, off its constraints."""
-    whole = field.annotation is int
+    whole = kind is int
     infinite = not whole
     low, high = (False, -np.inf), None
-    for limit in field.metadata:
+    for limit in metadata:
         for name, closed in (("gt", False), ("ge", True)):
             if (bound := getattr(limit, name, None)) is not None:
                 low = (closed, float(bound))
