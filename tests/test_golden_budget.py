@@ -209,7 +209,7 @@ def length(field, others):
     """Say how long a list may be: `others` are the types behind that of its first element."""
     if others != [...]:
         return f"list of {('one', 'two', 'three')[len(others)]}"
-    return "list of one or more" if any(isinstance(m, MinLen) for m in field.metadata) else "list"
+    return "list of one or more" if MinLen(1) in field.metadata else "list"
 
 
 def number_of(annotated):
