@@ -29,6 +29,7 @@ bench: $(VENV)/dev.installed
 	$(BIN)/python -m benchmarks.arq
 	$(BIN)/python -m benchmarks.analog
 	$(BIN)/python -m benchmarks.consensus
+	$(BIN)/python -m benchmarks.averaging
 	$(BIN)/python -m benchmarks.planning
 
 $(VENV)/bin/pip:

@@ -65,7 +65,7 @@ class Partial:
         """Replace all by the packets that came of a mean, as they came."""
         self.clear_()
         self.counts = self._counts_in(inbound)
-        self.scalars = self._scalars_in(inbound)
+        self.scalars = Scalars().joined(self._scalars_in(inbound))  # if they are finite
         accumulate_(self._sum, inbound, 1.0, self.counts > 0)
 
     def mean_(self) -> None:
