@@ -124,8 +124,8 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                 rounds_done += 1
                 if leaves:
                     break
-            if leaves:
-                peers.leaves = True
+            peers.leaves = bool(leaves)
+            if leaves or exchanges.follows_schedule:  # for whom it broke in the last round waits for gossip
                 peers.tell_gone_on(rounds_done, radio.air_s)
         except Leave:
             pass

@@ -201,3 +201,23 @@ def test_every_answer_is_through_when_all_are_said_to_be(grid, ready_s, data):
     through_s = access.ack_start_s(end_s, other, ack_turn) + access.ack_turn_s
     assert through_s <= access.answered_s(end_s) * (1 + 1e-12)
     assert access.answered_s(end_s) <= end_s + access.attempt_s * (1 + 1e-9)
+
+
+def test_nobody_waits_for_who_was_done_when_a_schedule_broke_in_the_last_round():
+    """The root has time for some of its children, one after the other, and the others turn to gossip."""
+    common = {
+        "rounds": 2,
+        "radio": {"cast": "unicast", "fading": "none"},
+        "aggregation": {"scheme": "tree", "chunks": 1},
+        "graph": {"kind": "complete"},
+    }
+    free = run_of(**common)
+    whole = rehearse(free)
+    root = whole.scheduled[0].parents.index(-1)
+    limits_s = [1e9] * 4
+    limits_s[root] = 0.995 * whole.air_s(root)
+    it = rehearse(run_of(**common, budget={"seconds": limits_s}))
+    others = [it.reports[device][-1].averaged.broken for device in range(4) if device != root]
+    assert sorted(others) == [False, True, True]
+    assert [it.rounds(device) for device in range(4)] == [2, 2, 2, 2]
+    assert it.wall_s < free.runtime.liveness_wall_s
