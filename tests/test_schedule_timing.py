@@ -170,3 +170,12 @@ def test_the_dearest_exchange_is_that_of_the_devices(cast, scheme):
         expected_j = device.exchanges.at_most_j
         assert exchange_at_most_j(experiment, network, plan, number) == pytest.approx(expected_j, rel=1e-12)
         assert expected_j >= plan.cost.joules[number]
+
+
+@pytest.mark.parametrize("sweeps", [1, 12])
+def test_gossip_is_weighed_with_all_sweeps_of_a_round(sweeps):
+    """On a complete graph one would be enough, but a round takes all of them."""
+    knobs = {"devices": N, "sweeps": sweeps}
+    gossip = planned(experiment_of(Radio(), scheme="gossip", **knobs), complete(N)).event
+    auto = planned(experiment_of(Radio(), scheme="auto", **knobs), complete(N)).event
+    assert auto.alternatives_j["gossip"] == gossip.joules

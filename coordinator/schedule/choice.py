@@ -6,7 +6,6 @@ from math import inf, isfinite
 from typing import Literal
 
 from coordinator.schedule.costs import Cost
-from coordinator.schedule.schemes import sweeps_needed
 from coordinator.schedule.tariff import Tariff
 from coordinator.schedule.tree import Tree
 
@@ -34,10 +33,10 @@ class Gossip:
     """Gossip as the alternative to exact averaging."""
 
     edges: tuple[tuple[int, int], ...]
-    contraction: float
-    """Of the squared distance from consensus, by one sweep."""
-    consensus_error: float
-    """How much of that distance may remain after one aggregation."""
+    sweeps: int
+    """Of a round."""
+    averages: bool
+    """Whether they come close enough to averaging to stand for it."""
     cast: Literal["unicast", "broadcast"]
 
 
@@ -52,8 +51,6 @@ class Choice:
     """Of every scheme that the links allow, by name."""
     tree: Tree | None
     ring: tuple[int, ...] | None
-    sweeps: float
-    """Of gossip."""
     tariff: Tariff
     """What tree and ring were laid out for: the links as reported, or their means."""
 
@@ -74,7 +71,6 @@ def choose(channel: Channel, rival: Gossip, *, multicast: bool = True, deadline_
         tariff = channel.mean
         tree = tariff.energy_tree if multicast else tariff.spanning_tree
     ring = tariff.ring_order
-    sweeps = sweeps_needed(rival.contraction, rival.consensus_error)
     costs = {
         "full_mesh": tariff.all_pairs(cast="unicast"),
         "all_broadcast": tariff.all_pairs(cast="broadcast"),
@@ -87,11 +83,11 @@ def choose(channel: Channel, rival: Gossip, *, multicast: bool = True, deadline_
         costs["tree"] = tariff.tree(tree, multicast=multicast)
     if ring is not None:
         costs["ring"] = tariff.ring(ring)
-    if isfinite(sweeps):
-        costs["gossip"] = tariff.gossip(rival.edges, sweeps=int(sweeps), cast=rival.cast)
+    if rival.averages:
+        costs["gossip"] = tariff.gossip(rival.edges, sweeps=rival.sweeps, cast=rival.cast)
     costs = {name: cost for name, cost in costs.items() if isfinite(cost.total_j)}
     scheme, reason = _pick(costs, holds=holds, deadline_s=deadline_s)
-    return Choice(scheme, f"{scheme}: {reason}; {finding}", costs, tree, ring, sweeps, tariff)
+    return Choice(scheme, f"{scheme}: {reason}; {finding}", costs, tree, ring, tariff)
 
 
 def _holds(channel: Channel, tree: Tree | None, *, multicast: bool) -> tuple[bool, str]:

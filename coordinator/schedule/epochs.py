@@ -119,7 +119,7 @@ class Epochs:
             return self._plan(round_, tariff.ring(ring), choice, reason, ring=ring)
         if scheme in ("tree", "ring"):
             reason = f"no {scheme} joins all devices over links that carry anything"
-        cost = tariff.gossip(rival.edges, sweeps=aggregation.sweeps, cast=rival.cast)
+        cost = tariff.gossip(rival.edges, sweeps=rival.sweeps, cast=rival.cast)
         return self._plan(round_, cost, choice, reason)
 
     def _plan(
@@ -185,9 +185,8 @@ class Epochs:
         prices = self._prices.among(self._experiment.devices - len(absent))
         mean = prices.of(self._mean_db, faded=True)
         edges = tuple(edge for edge in self._network.graph.edges if not absent & set(edge))
-        rho = self.contraction(absent)
-        good = rho**aggregation.sweeps <= CONSENSUS_ERROR
-        rival = Gossip(edges, rho if good else 1.0, CONSENSUS_ERROR, self.cast)
+        averages = self.contraction(absent) ** aggregation.sweeps <= CONSENSUS_ERROR
+        rival = Gossip(edges, aggregation.sweeps, averages, self.cast)
         return prices, mean.without(absent), rival
 
     def _deadline_s(self) -> float:
