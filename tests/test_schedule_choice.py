@@ -1,5 +1,6 @@
 """The choice among tree, ring and gossip: what the channel allows, what ends in time, what is cheapest."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import networkx as nx
@@ -49,6 +50,16 @@ def test_a_channel_that_changes_or_is_unknown_gets_a_ring_for_the_mean_links(now
 
 def test_reports_that_agree_stand_for_a_channel_that_holds():
     assert choose(channel_of(mean=MEAN, now=NOW, coherence_s=0.0, correlation=0.91), DEAR).scheme == "tree"
+
+
+def test_a_tree_that_stays_for_an_epoch_needs_a_channel_that_holds_for_as_many():
+    channel = channel_of(mean=MEAN, now=NOW, coherence_s=4.01 * TREE_S, rounds=4)
+    stays = choose(channel, DEAR)
+    assert stays.scheme == "tree"
+    assert stays.reason.endswith(
+        f"the channel holds for {4.01 * TREE_S:.3g} s and 4 trees take {4 * TREE_S:.3g} s"
+    )
+    assert choose(replace(channel, rounds=5), DEAR).scheme == "ring"
 
 
 def test_gossip_is_chosen_where_it_reaches_the_same_for_less():

@@ -26,6 +26,8 @@ class Channel:
     coherence_s: float = inf
     correlation: float = 0.0
     """Of the gains in the last two reports."""
+    rounds: int = 1
+    """For which what is chosen stays: those of an epoch."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Choice:
 def choose(channel: Channel, rival: Gossip, *, multicast: bool = True, deadline_s: float = inf) -> Choice:
     """Pick the scheme of fewest joules among those that the channel allows and that end by the deadline.
 
-    A tree needs a channel that holds: coherence_s longer than one aggregation over it, or correlation
+    A tree needs a channel that holds: coherence_s longer than all aggregations over it, or correlation
     above 0.9. Then tree and ring are laid out for the links as they are now; else for their means, and
     the tree is out. If nothing ends in time it is the quickest, and gossip if nothing joins all devices.
     Of equals it is the tree, then the ring. Derived for this project from the model of Yan and Li, arXiv
@@ -98,10 +100,12 @@ def _holds(channel: Channel, tree: Tree | None, *, multicast: bool) -> tuple[boo
         return False, "as reported, no tree joins all devices"
     if channel.correlation > _CORRELATED:
         return True, f"the last reports correlate by {channel.correlation:.2f}"
-    tree_s = channel.now.tree(tree, multicast=multicast).air_s
-    if channel.coherence_s > tree_s:
-        return True, f"the channel holds for {channel.coherence_s:.3g} s and a tree takes {tree_s:.3g} s"
-    return False, f"the channel holds for {channel.coherence_s:.3g} s, but a tree would take {tree_s:.3g} s"
+    trees_s = channel.rounds * channel.now.tree(tree, multicast=multicast).air_s
+    trees, take = ("a tree", "takes") if channel.rounds == 1 else (f"{channel.rounds} trees", "take")
+    holds = f"the channel holds for {channel.coherence_s:.3g} s"
+    if channel.coherence_s > trees_s:
+        return True, f"{holds} and {trees} {take} {trees_s:.3g} s"
+    return False, f"{holds}, but {trees} would take {trees_s:.3g} s"
 
 
 def _pick(costs: Mapping[str, Cost], *, holds: bool, deadline_s: float) -> tuple[Scheme, str]:

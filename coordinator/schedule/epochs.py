@@ -101,7 +101,7 @@ class Epochs:
         now = None
         if now_db is not None:
             now = prices.of(now_db, faded=False).without(absent)
-        channel = Channel(mean, now, self._coherence_s() / aggregation.epoch_rounds, correlation)
+        channel = Channel(mean, now, self._coherence_s(), correlation, aggregation.epoch_rounds)
         choice = choose(channel, rival, multicast=self._multicast, deadline_s=self._deadline_s())
         scheme = choice.scheme if aggregation.scheme == "auto" else aggregation.scheme
         reason = choice.reason if aggregation.scheme == "auto" else f"aggregation.scheme = {scheme}"
