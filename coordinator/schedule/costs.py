@@ -108,11 +108,6 @@ class Cost:
         """Of all devices, without what receiving costs."""
         return float(self.tx_j.sum())
 
-    @property
-    def most_loaded(self) -> int:
-        """The device that spends most; the first of equals."""
-        return int(self.joules.argmax())
-
     def times(self, factor: float) -> "Cost":
         """Return the cost of as many, one after the other."""
         return Cost(self.tx_j * factor, self.rx_j * factor, self.air_s * factor)

@@ -62,14 +62,6 @@ class Tree:
             root_first += self.children[device]
         return tuple(reversed(root_first))
 
-    @cached_property
-    def depth(self) -> int:
-        """Hops from the root to the farthest device."""
-        hops = {ROOT: -1}
-        for device in reversed(self.leaves_first):
-            hops[device] = hops[self.parents[device]] + 1
-        return hops[self.leaves_first[0]]
-
 
 def tree_cost(tree: Tree, costs: LinkCosts, *, multicast: bool, chunks: int = 1) -> Cost:
     """Return the cost of an all-reduce over a tree, downwards by one multicast of each parent or by unicasts.
