@@ -300,12 +300,14 @@ def test_an_interrupt_ends_in_a_clean_summary(hearsay, small, number):
     assert not alive(pids)
 
 
-def test_an_interrupt_before_the_start_leaves_nothing(hearsay, small):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_before_the_start_leaves_nothing(hearsay, small, number):
     run = hearsay(small, LONG)
-    run.wait_until(lambda: run.out.exists())
-    run.process.send_signal(signal.SIGINT)
-    code, stdout, _ = run.finish()
-    assert code == 130
+    run.wait_until(lambda: len(session(run.process)) > 2)  # the fork server is loading
+    os.killpg(run.process.pid, number)
+    code, stdout, stderr = run.finish()
+    assert code == 128 + number, stderr
+    assert "Traceback" not in stderr
     assert stdout == "" or json.loads(stdout)["how"] == "stopped"
     assert stdout or not run.out.exists()
     wait_until(lambda: not session(run.process))

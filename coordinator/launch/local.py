@@ -115,13 +115,14 @@ def become_node(url: str, logs: str) -> None:
 
 
 def _start_server() -> None:
-    """Start the fork server deaf to SIGTERM: a signal to the whole group must not end it before its devices.
+    """Start the fork server deaf to signals: one to the whole group must not end it before its devices.
 
-    It is through the server that their deaths are known; without it all of them would seem dead.
+    It is through the server that their deaths are known; without it all of them would seem dead. Python lets
+    it ignore Ctrl-C, too, but only once all is loaded.
     """
-    resource_tracker.ensure_running()  # started on the way otherwise, which would let SIGTERM through again
+    resource_tracker.ensure_running()  # started on the way otherwise, which would let signals through again
     # What is blocked stays so across exec; and a thread, unlike a handler, has a mask of its own.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         forkserver.ensure_running()
     finally:
