@@ -141,6 +141,25 @@ def test_the_device_that_can_pay_for_least_is_the_bottleneck(planned):
     assert run.joint is None
 
 
+def test_time_spent_waiting_for_the_slowest_pays_for_local_rounds(planned):
+    unlike = (*LOSSLESS, "training.local_rounds=2", "rounds=10", "device.cpu_hz=[5e8, 2e9, 2e9, 2e9]")
+    plan = planned(*unlike, "budget.run_seconds=10")
+    left_s = 1 - plan.aggregation.air_s
+    slow, fast = int(left_s / (2 * COMPUTE_AIR_S)), int(left_s / (COMPUTE_AIR_S / 2))
+    assert [work.local_rounds_affordable for work in plan.run.devices] == [slow, fast, fast, fast]
+    assert (plan.run.uniform.local_rounds, plan.run.uniform.device) == (slow, 0)
+
+
+def test_whoever_must_be_done_first_waits_for_the_slowest_too(planned):
+    unlike = (*LOSSLESS, "training.local_rounds=2", "rounds=10", "device.cpu_hz=[5e8, 2e9, 2e9, 2e9]")
+    plan = planned(*unlike, *THEORY, "training.learning_rate=0.01", "budget.seconds=[10, 10, 10, 7]")
+    of_slowest = int((0.7 - plan.aggregation.air_s) / (2 * COMPUTE_AIR_S))
+    assert (plan.run.uniform.local_rounds, plan.run.uniform.device) == (of_slowest, 3)
+    joint = plan.run.joint
+    assert joint.device == 3
+    assert joint.rounds * (joint.local_rounds * 2 * COMPUTE_AIR_S + plan.aggregation.air_s) <= 7
+
+
 def test_the_slowest_device_is_the_bottleneck_where_nothing_else_limits(planned):
     run = planned(*LOSSLESS, "device.cpu_hz=[1e9, 5e8, 1e9, 2e9]").run
     assert (run.bottleneck, run.bottleneck_reason) == (

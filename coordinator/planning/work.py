@@ -1,16 +1,17 @@
 """Local rounds of every device, what they take of its budgets, and what would be better."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf, isfinite
 
 from pydantic import BaseModel, ConfigDict
 
 from coordinator.network import Network
 from coordinator.planning.rehearsal import Player, rehearse
-from coordinator.prospects import bound_shape
+from coordinator.prospects import bound_shape, round_costs
 from coordinator.schedule.epochs import EpochPlan
 from protocol.config import Experiment
-from protocol.theory.caps import Binding, Budget, LocalRounds, cap
+from protocol.theory.caps import Binding, Budget, LocalRounds, RoundCosts, cap
 from protocol.theory.constants import MAX_LOCAL_ROUNDS
 from protocol.theory.joint import joint_rounds
 from protocol.theory.rounds import device_rounds, uniform_rounds
@@ -40,7 +41,7 @@ class PlannedWork(BaseModel):
     exchange_air_s: float
     """Of one exchange, waiting for slower devices included."""
     local_rounds_affordable: int | None
-    """The most in each round that its budgets pay for; None: no limit."""
+    """The most in each round that its budgets pay for, if it waits for nobody; None: no limit."""
     local_rounds_best: int | None
     """By water-filling: the best allocation with the same number in each round; None where it is unknown."""
 
@@ -79,7 +80,10 @@ class PlannedRun(BaseModel):
 def plan_work(experiment: Experiment, network: Network, plan: EpochPlan) -> PlannedRun:
     """Rehearse a run by expected costs; raises BadInput if the budgets of a device do not allow one round."""
     players = rehearse(experiment, network, plan)
-    caps = [cap(_budget(player), player.costs, num_rounds=experiment.rounds) for player in players]
+    # Who has to wait for slower devices can compute instead: that takes joules, but no more seconds.
+    never_idle = [replace(player.costs, aggregation_air_s=plan.event.air_s) for player in players]
+    in_step = _in_step(players, plan.event.air_s)
+    caps = _caps(experiment, players, never_idle)
     best = _water_filling(experiment, caps)
     bottleneck, reason = _bottleneck(players, caps)
     return PlannedRun(
@@ -89,8 +93,8 @@ def plan_work(experiment: Experiment, network: Network, plan: EpochPlan) -> Plan
         ),
         bottleneck=bottleneck,
         bottleneck_reason=reason,
-        uniform=_uniform(experiment, caps),
-        joint=_joint(experiment, players),
+        uniform=_uniform(experiment, _caps(experiment, players, in_step)),
+        joint=_joint(experiment, players, in_step),
         joules=sum(player.joules for player in players),
         air_s=max(player.air_s for player in players),
     )
@@ -98,6 +102,29 @@ def plan_work(experiment: Experiment, network: Network, plan: EpochPlan) -> Plan
 
 def _budget(player: Player) -> Budget:
     return Budget(energy_j=player.own.budget_j, air_s=player.own.budget_air_s)
+
+
+def _caps(
+    experiment: Experiment, players: Sequence[Player], costs: Sequence[RoundCosts]
+) -> list[LocalRounds]:
+    return [
+        cap(_budget(player), cost, num_rounds=experiment.rounds)
+        for player, cost in zip(players, costs, strict=True)
+    ]
+
+
+def _in_step(players: Sequence[Player], exchange_air_s: float) -> list[RoundCosts]:
+    """Return what rounds take where all do the same number of local rounds, each as long as the slowest's."""
+    slowest_s = max(player.own.local_round_air_s for player in players)
+    alone = [round_costs(player.own, player.exchange_j, exchange_air_s) for player in players]
+    return [
+        replace(
+            costs,
+            local_j=player.own.local_round_j + player.own.idle_power_w * slowest_s,
+            local_air_s=slowest_s,
+        )
+        for player, costs in zip(players, alone, strict=True)
+    ]
 
 
 def _work(player: Player, most: LocalRounds, best: int | None) -> PlannedWork:
@@ -165,13 +192,15 @@ def _uniform(experiment: Experiment, caps: Sequence[LocalRounds]) -> Suggestion 
     )
 
 
-def _joint(experiment: Experiment, players: Sequence[Player]) -> Suggestion | None:
+def _joint(
+    experiment: Experiment, players: Sequence[Player], costs: Sequence[RoundCosts]
+) -> Suggestion | None:
     """Return the best pair where constants are known and budgets set how many rounds there are."""
     budgets = [_budget(player) for player in players]
     limited = any(min(budget.energy_j, budget.air_s) < inf for budget in budgets)
     if not limited or experiment.theory.constants is None:
         return None
-    best = joint_rounds(bound_shape(experiment), budgets, [player.costs for player in players])
+    best = joint_rounds(bound_shape(experiment), budgets, costs)
     if best is None:
         return None
     return Suggestion(
