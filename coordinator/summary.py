@@ -266,14 +266,17 @@ def _modelled(run: History, experiment: Experiment, alive: set[int]) -> Modelled
 def _last(run: History, value: Literal["accuracy", "loss"]) -> list[float]:
     """Return the survivors' values of the last round that all reported who were still there, or of the last.
 
-    Who had left by then counts with the last value of its own.
+    Who had left by then counts with the last value of its own, even if that is everybody.
     """
-    series = run.series(value, run.stayed)
-    complete = [values for values in series.values() if len(values) == len(run.stayed)]
+    left = {event.device for event in run.left}
+    stayed = [device for device in run.survivors if device not in left]
+    series = run.series(value, stayed)
+    complete = [values for values in series.values() if len(values) == len(stayed)]
     of_stayed = (complete or list(series.values()) or [[]])[-1]
     of_gone = [
         values
-        for device in sorted(set(run.survivors) - set(run.stayed))
+        for device in run.survivors
+        if device in left
         for values in list(run.series(value, [device]).values())[-1:]
     ]
     return of_stayed + [number for numbers in of_gone for number in numbers]

@@ -141,6 +141,7 @@ def test_who_left_early_is_named_and_its_last_accuracy_counts():
         history([STARTED, *reports, *all_left, ended]), Experiment(devices=3), [], run_dir="here"
     )
     assert (summary.devices_left, summary.rounds) == ((0, 1, 2), 1)
+    assert summary.accuracy_mean == pytest.approx((0.5 + 0.61 + 0.71) / 3)
 
 
 def test_a_run_without_a_single_round_cost_nothing():
