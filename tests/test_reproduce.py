@@ -12,11 +12,12 @@ from coordinator.reproduce.blocks import Bullets, Details, Heading, Paragraph, P
 from coordinator.reproduce.comparison import EXPERIMENTS, Arm, Comparison, Measured, Run, Shown, Table
 from coordinator.reproduce.contraction import measured_contraction
 from coordinator.reproduce.folder import Mark, page_folder
+from coordinator.reproduce.knee import knee
 from coordinator.reproduce.links import joint_success, snr_db_for
 from coordinator.reproduce.page import Call, write_page
 from coordinator.reproduce.papers import PAPERS, REGRESSION, find_paper
 from coordinator.reproduce.reproduce import Failure, Reproduced, Section, tasks_of
-from coordinator.reproduce.success import accuracy_over_success, knee
+from coordinator.reproduce.success import accuracy_over_success
 from coordinator.reproduce.verdicts import Verdict
 from coordinator.summary import Summary
 from protocol.errors import BadInput

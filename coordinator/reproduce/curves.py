@@ -1,18 +1,24 @@
 """The figures of a page: means with intervals over seeds, and lines that mark what theory says."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from coordinator.drawing import COLOURS, DASHES, INK, MARKERS, PALE, Floats, plain
+from coordinator.drawing import COLOURS, DASHES, INK, MARKERS, Floats, plain
 from coordinator.sweep.intervals import Estimate
 
-Place: TypeAlias = Literal["best", "upper left", "upper right", "lower left", "lower right"]
+Place: TypeAlias = Literal[
+    "best", "upper left", "upper right", "lower left", "lower right", "center left", "center right"
+]
+FAR_RIGHT = 0.6
+"""Share of a panel's width from which on there is more room to the left."""
+DOTS_APART = 0.26
+"""Between the series of one label, where labels are 1 apart."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +64,17 @@ def columns(estimates: Sequence[Estimate | None]) -> tuple[Floats, Floats]:
 
 
 def mark(axes: Axes, x: float, text: str, *, colour: str = INK) -> None:
-    """Draw a vertical line, and name it at the top of the panel."""
+    """Draw a vertical line, and name it at the top of the panel, on the side where there is room."""
     axes.axvline(x, color=colour, linewidth=1.1, linestyle=(0, (2, 2)), zorder=2)
+    across, _ = axes.transAxes.inverted().transform(axes.transData.transform((x, axes.get_ylim()[0])))
+    is_left = across < FAR_RIGHT
     axes.annotate(
         text,
         (x, 0.99),
-        (4, 0),
+        (4 if is_left else -4, 0),
         xycoords=("data", "axes fraction"),
         textcoords="offset points",
-        ha="left",
+        ha="left" if is_left else "right",
         va="top",
         fontsize=8,
         color=colour,
@@ -83,6 +91,31 @@ def bars(axes: Axes, labels: Sequence[str], estimates: Sequence[Estimate | None]
     axes.set_xlim(left=0)
 
 
+def dots(axes: Axes, labels: Sequence[str], series: Mapping[str, Sequence[Estimate | None]]) -> None:
+    """Draw a dot with its interval for each label and series, the first label on top."""
+    places = np.arange(len(labels))[::-1]
+    for number, (name, estimates) in enumerate(series.items()):
+        mean, half = columns(estimates)
+        axes.errorbar(
+            mean,
+            places + DOTS_APART * ((len(series) - 1) / 2 - number),
+            xerr=half,
+            linestyle="none",
+            color=COLOURS[number],
+            marker=MARKERS[number],
+            markersize=5.5,
+            elinewidth=1.4,
+            capsize=3,
+            label=name,
+            zorder=3,
+        )
+    axes.set_yticks(places, labels)
+    axes.set_ylim(-0.6, len(labels) - 0.4)
+    axes.grid(visible=False, axis="y")
+    if len(series) > 1:
+        axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.06), labelcolor=INK)
+
+
 def ticks_at(axes: Axes, x: Sequence[float], *, log: bool = False) -> None:
     """Label the x axis where something was measured."""
     if log:
@@ -92,11 +125,15 @@ def ticks_at(axes: Axes, x: Sequence[float], *, log: bool = False) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(plain))
 
 
+def log_scale(axes: Sequence[Axes], *, low: float, high: float) -> None:
+    """Give panels the same logarithmic y axis."""
+    for one in axes:
+        one.set_yscale("log")
+        one.set_ylim(low, high)
+        one.yaxis.set_major_formatter(FuncFormatter(plain))
+        one.yaxis.set_minor_formatter(NullFormatter())
+
+
 def legend(axes: Axes, *, place: Place = "best") -> None:
     """Name the curves."""
     axes.legend(frameon=False, fontsize=8, loc=place, handlelength=3, labelcolor=INK)
-
-
-def note(axes: Axes, text: str) -> None:
-    """Write a short remark into the lower right corner of a panel."""
-    axes.text(0.98, 0.03, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=8, color=PALE)

@@ -131,10 +131,9 @@ def _section(section: Section, folder: Path) -> Iterator[Block]:
         yield shown.table
     yield Paragraph(
         f"Settings: `experiments/papers/{comparison.file.name}`, "
-        f"{count(len(comparison.arms), 'arm')}, seeds {_in_short(comparison.seeds)}; "
-        f"{section.num_finished} of {len(comparison.arms) * len(comparison.seeds)} runs, "
-        f"{section.runs_wall_s:.0f} s of wall time in "
-        "all when each is counted by itself."
+        f"{count(len(comparison.arms), 'arm')}, seeds {_in_short(comparison.seeds)}; {section.num_finished} "
+        f"of {len(comparison.arms) * len(comparison.seeds)} runs, {section.runs_wall_s:.0f} s of wall time "
+        "in all when each is counted by itself."
     )
     overrides = [
         f"{arm.name}: {' '.join(f'--set {one}' for one in arm.overrides)}" for arm in comparison.arms

@@ -10,7 +10,7 @@ from functools import partial
 from math import sqrt
 from pathlib import Path
 
-from coordinator.drawing import COLOURS, RED, Floats, dress, log_scale_if_wide
+from coordinator.drawing import RED, Floats, dress
 from coordinator.network import lay_out
 from coordinator.reproduce.comparison import (
     Arm,
@@ -22,9 +22,18 @@ from coordinator.reproduce.comparison import (
     consensus_distance,
     packet_success,
 )
-from coordinator.reproduce.curves import Curve, columns, draw_curves, legend, mark, panels, ticks_at
+from coordinator.reproduce.curves import (
+    Curve,
+    columns,
+    draw_curves,
+    legend,
+    log_scale,
+    mark,
+    panels,
+    ticks_at,
+)
 from coordinator.reproduce.links import snr_db_for
-from coordinator.reproduce.verdicts import Case, Verdict, interval, judge
+from coordinator.reproduce.verdicts import Case, interval, judge
 from coordinator.sweep.intervals import estimate
 from protocol.config import Experiment
 from protocol.experiment_file import load
@@ -35,7 +44,7 @@ from protocol.theory.contraction import consensus_rate, contraction
 from protocol.theory.minimum import minimum_success, minimum_success_probability
 
 SUCCESSES = (1.0, 0.9, 0.7, 0.5, 0.3, 0.1)
-_P = "p, probability that a packet arrives in both directions"
+P_AXIS = "p, probability that a packet arrives in both directions"
 TOLERANCE = 0.02
 """Of accuracy: what counts as learning as well as without losses."""
 
@@ -54,7 +63,7 @@ def accuracy_over_success(file: Path, *, successes: Sequence[float], seeds: Sequ
         "met, and p_min is the least p at which it is. Below it the bound promises nothing; it says "
         "nothing of harm either.",
         file=file,
-        arms=tuple(Arm(_name("", p), (f"radio.snr_db={snr_db_for(base, p):.4f}",)) for p in successes),
+        arms=tuple(Arm(arm_name("", p), (f"radio.snr_db={snr_db_for(base, p):.4f}",)) for p in successes),
         seeds=tuple(seeds),
         show=partial(_show_success, base, constants, tuple(successes)),
     )
@@ -74,32 +83,35 @@ def _show_success(
     p_min = minimum_success_probability(weights, condition)
     allowed = {p: _allowed_distance(constants, training, contraction(weights, p)) for p in successes}
     figure, [left, right] = panels(2)
-    dress(left, "test accuracy", _P, "share classified correctly", aside="mean and 95 % interval")
-    dress(right, "consensus distance", _P, "L2 distance to the mean parameters")
-    at = {p: estimate(measured.values(_name("", p), accuracy)) for p in successes}
-    apart = {p: estimate(measured.values(_name("", p), consensus_distance)) for p in successes}
+    dress(left, "test accuracy", P_AXIS, "share classified correctly", aside="mean and 95 % interval")
+    dress(right, "consensus distance", P_AXIS, "L2 distance to the mean parameters")
+    at = {p: estimate(measured.values(arm_name("", p), accuracy)) for p in successes}
+    apart = {p: estimate(measured.values(arm_name("", p), consensus_distance)) for p in successes}
     draw_curves(left, [Curve("measured", successes, [at[p] for p in successes])])
     draw_curves(right, [Curve("measured", successes, [apart[p] for p in successes])])
     promised = [p for p in successes if p_min is not None and p >= p_min]
     right.plot(promised, [allowed[p] for p in promised], color=RED, label="at most, by the bound")
-    mean, _ = columns([apart[p] for p in successes])
-    log_scale_if_wide(right, mean[mean > 0])
+    # Where no packet is lost a complete graph agrees exactly: rounding must not stretch the axis by decades.
+    drawn, _ = columns([apart[p] for p in successes if p < 1])
+    if (drawn > 0).any():
+        log_scale((right,), low=drawn[drawn > 0].min() / 5, high=5 * max(drawn.max(), *allowed.values()))
     left.set_ylim(0, 1)
     for axes in (left, right):
         ticks_at(axes, successes)
         if p_min is not None:
             mark(axes, p_min, f"p_min = {p_min:.2f}", colour=RED)
-    legend(right)
+    legend(right, place="lower left")
     return Shown(
         figure=figure,
-        caption=f"p_min by the bound's condition on the learning rate; the range of accuracy is all of 0 to "
-        f"1, since training has only begun after {base.rounds} rounds at so small a rate.",
+        caption="At p = 1 devices agree but for rounding, below the axis on the right. p_min by the bound's "
+        "condition on the learning rate; the range of accuracy is all of 0 to 1, since training has only "
+        f"begun after {base.rounds} rounds at so small a rate.",
         table=Table(
             head=("p", "p measured", "accuracy", "consensus distance", "at most, by the bound", "delta(p)"),
             rows=[
                 (
                     f"{p:g}",
-                    interval(estimate(measured.values(_name("", p), packet_success))),
+                    interval(estimate(measured.values(arm_name("", p), packet_success))),
                     interval(at[p]),
                     interval(apart[p]),
                     f"{allowed[p]:.3g}" if p in promised else "no bound: below p_min",
@@ -112,22 +124,24 @@ def _show_success(
             judge(
                 "From p_min on, consensus is at least as near as the bound allows",
                 [
-                    Case(f"p = {p:g}", measured.values(_name("", p), consensus_distance), high=allowed[p])
+                    Case(f"p = {p:g}", measured.values(arm_name("", p), consensus_distance), high=allowed[p])
                     for p in promised
                 ],
             ),
             judge(
                 f"From p_min on, accuracy is within {TOLERANCE:g} of that without losses",
-                _losses_of_accuracy(measured, "", [p for p in promised if p < 1]),
+                losses_of_accuracy(measured, "", [p for p in promised if p < 1]),
             ),
             judge(
                 "The fewer packets arrive, the further apart the devices are: at p = "
-                f"{min(successes):g} at least twice as far as at {_second(successes):g}",
+                f"{min(successes):g} at least twice as far as at {most_with_losses(successes):g}",
                 [
                     Case(
                         "",
                         measured.ratios(
-                            _name("", min(successes)), _name("", _second(successes)), consensus_distance
+                            arm_name("", min(successes)),
+                            arm_name("", most_with_losses(successes)),
+                            consensus_distance,
                         ),
                         low=2.0,
                     )
@@ -138,113 +152,14 @@ def _show_success(
     )
 
 
-def knee(
-    file: Path,
-    lines: Sequence[tuple[str, tuple[str, ...]]],
-    *,
-    successes: Sequence[float],
-    seeds: Sequence[int],
-) -> Comparison:
-    """Compare learning over p at learning rates at which networks learn; lines: names and overrides."""
-    base = load(file)
-    return Comparison(
-        name=f"knee-{base.name.removeprefix('p2-')}",
-        title=f"The knee: accuracy against p as one would train ({base.name})",
-        text=f"{base.devices} devices in a {base.graph.kind}, unlike data, {base.rounds} rounds of "
-        f"{base.training.nominal_local_rounds} local rounds. **For a neural network the bound gives no "
-        "p_min.** Its smoothness L changes as it trains (a small CNN on digits: 51 at the start, 12 later; "
-        "docs/theory.md), and B2 would want a learning rate below 4e-4 even if no packet were ever lost. "
-        "What is left is to measure: the knee is the least p at which mean accuracy is within "
-        f"{TOLERANCE:g} of that without losses.",
-        file=file,
-        arms=tuple(
-            Arm(_name(line, p), (*overrides, f"radio.snr_db={snr_db_for(load(file, overrides), p):.4f}"))
-            for line, overrides in lines
-            for p in successes
-        ),
-        seeds=tuple(seeds),
-        show=partial(_show_knee, tuple(line for line, _ in lines), tuple(successes)),
-    )
-
-
-def _show_knee(lines: Sequence[str], successes: Sequence[float], measured: Measured) -> Shown:
-    figure, [left, right] = panels(2)
-    dress(left, "test accuracy", _P, "share classified correctly", aside="mean and 95 % interval")
-    dress(right, "consensus distance", _P, "L2 distance to the mean parameters")
-    knees = {line: _knee(measured, line, successes) for line in lines}
-    for axes, quantity in ((left, accuracy), (right, consensus_distance)):
-        draw_curves(
-            axes,
-            [
-                Curve(
-                    line, successes, [estimate(measured.values(_name(line, p), quantity)) for p in successes]
-                )
-                for line in lines
-            ],
-        )
-        ticks_at(axes, successes)
-        legend(axes)
-    for number, line in enumerate(lines):
-        if (found := knees[line]) is not None:
-            mark(left, found, f"knee {found:g}", colour=COLOURS[number])
-    return Shown(
-        figure=figure,
-        caption="Knee: the least p from which on mean accuracy is within "
-        f"{TOLERANCE:g} of that at p = 1, as measured; it depends on graph, data and rounds.",
-        table=Table(
-            head=("model", "p", "p measured", "accuracy", "consensus distance", "seeds"),
-            rows=[
-                (
-                    line,
-                    f"{p:g}",
-                    interval(estimate(measured.values(_name(line, p), packet_success))),
-                    interval(estimate(measured.values(_name(line, p), accuracy))),
-                    interval(estimate(measured.values(_name(line, p), consensus_distance))),
-                    f"{len(measured.of(_name(line, p)))}",
-                )
-                for line in lines
-                for p in successes
-            ],
-        ),
-        verdicts=tuple(verdict for line in lines for verdict in _knee_verdicts(measured, line, successes)),
-        notes=tuple(
-            f"{line}: {'no knee was measured' if found is None else f'the knee is at p = {found:g}'}."
-            for line, found in knees.items()
-        ),
-    )
-
-
-def _knee_verdicts(measured: Measured, line: str, successes: Sequence[float]) -> tuple[Verdict, Verdict]:
-    """Judge both sides of the knee: few lost packets do no harm, many do."""
-    most, least = _second(successes), min(successes)
-    lost = measured.differences(_name(line, 1.0), _name(line, least), accuracy)
-    return (
-        judge(
-            f"{line}: at p = {most:g} accuracy is within {TOLERANCE:g} of that without losses",
-            _losses_of_accuracy(measured, line, [most]),
-        ),
-        judge(
-            f"{line}: at p = {least:g} it is lower by more than {TOLERANCE:g}",
-            [Case(f"p = {least:g}", lost, low=TOLERANCE)],
-        ),
-    )
-
-
-def _knee(measured: Measured, line: str, successes: Sequence[float]) -> float | None:
-    """Return the least p from which on mean accuracy is as good as without losses; None if not measured."""
-    found = None
-    for p in sorted(successes, reverse=True):
-        mean = estimate(measured.differences(_name(line, 1.0), _name(line, p), accuracy))
-        if mean is None or not mean.mean <= TOLERANCE:
-            break
-        found = p
-    return found
-
-
-def _losses_of_accuracy(measured: Measured, line: str, successes: Sequence[float]) -> list[Case]:
+def losses_of_accuracy(measured: Measured, line: str, successes: Sequence[float]) -> list[Case]:
     """Return what accuracy loses at each p, seed by seed."""
     return [
-        Case(f"p = {p:g}", measured.differences(_name(line, 1.0), _name(line, p), accuracy), high=TOLERANCE)
+        Case(
+            f"p = {p:g}",
+            measured.differences(arm_name(line, 1.0), arm_name(line, p), accuracy),
+            high=TOLERANCE,
+        )
         for p in successes
     ]
 
@@ -285,9 +200,11 @@ def _target_note(base: Experiment, constants: Constants, training: Training, wei
     )
 
 
-def _second(successes: Sequence[float]) -> float:
+def most_with_losses(successes: Sequence[float]) -> float:
+    """Return the largest p at which packets are lost at all."""
     return max(p for p in successes if p < 1)
 
 
-def _name(line: str, p: float) -> str:
+def arm_name(line: str, p: float) -> str:
+    """Name the arm of a line at p."""
     return f"{line}, p = {p:g}" if line else f"p = {p:g}"
