@@ -93,5 +93,6 @@ def test_what_never_happens_is_counted():
 
 def test_an_interval_is_written_as_people_read_it():
     assert interval(Estimate(0.12345, 0.0123, 5)) == "0.123 ± 0.012"
+    assert interval(Estimate(0.12345, 1e-17, 5)) == "0.123 ± 0"  # the same number, but for rounding
     assert interval(Estimate(0.12345, None, 1)) == "0.123"
     assert interval(None) == "-"

@@ -6,7 +6,7 @@ from math import inf, isfinite
 from typing import Literal, NamedTuple, TypeAlias
 
 from coordinator.drawing import count
-from coordinator.sweep.intervals import CONFIDENCE, Estimate, estimate
+from coordinator.sweep.intervals import CONFIDENCE, ROUNDING, Estimate, estimate
 
 Outcome: TypeAlias = Literal["shows", "does not show", "not decided"]
 
@@ -73,7 +73,8 @@ def interval(found: Estimate | None, form: str = ".3g") -> str:
         return "-"
     if found.half_width is None:
         return f"{found.mean:{form}}"
-    return f"{found.mean:{form}} ± {found.half_width:.2g}"
+    half = 0.0 if found.half_width < ROUNDING * abs(found.mean) else found.half_width
+    return f"{found.mean:{form}} ± {half:.2g}"
 
 
 def _judge_case(case: Case, confidence: float) -> _Found:

@@ -13,6 +13,8 @@ from math import fsum, isfinite, nan, sqrt
 from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
+ROUNDING = 1e-9
+"""Share of a mean below which an interval is what rounding makes of numbers that are the same."""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,11 @@ from rich.table import Table
 
 from coordinator.sweep.folder import PICTURE, RECORD
 from coordinator.sweep.grid import describe, label
-from coordinator.sweep.intervals import Estimate
+from coordinator.sweep.intervals import ROUNDING, Estimate
 from coordinator.sweep.quantities import QUANTITIES, interval_note
 from coordinator.sweep.record import Cell, SweepRecord
 from coordinator.sweep.sweep import Swept
 
-ROUNDING = 1e-9
-"""Share of a mean below which an interval is what rounding makes of numbers that are the same."""
 MAX_REASONS = 10
 """Why points failed, in so many lines at most."""
 
