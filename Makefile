@@ -1,14 +1,15 @@
-# make demo   install, then run the quickstart: eight devices learn together over a radio
-# make test   the whole test suite
-# make check  formatter, linter, types, import contracts
-# make bench  wall-clock benchmarks, each a ratio against a limit measured in the same run
+# make demo       install, then run the quickstart: eight devices learn together over a radio
+# make test       the whole test suite
+# make check      formatter, linter, types, import contracts
+# make reproduce  both papers' comparisons on digits, a page of each in runs/: minutes on two cores
+# make bench      wall-clock benchmarks, each a ratio against a limit measured in the same run
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --constraint constraints.txt
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check reproduce bench clean
 
 demo: $(VENV)/node.installed
 	$(BIN)/hearsay run experiments/quickstart.toml
@@ -21,6 +22,10 @@ check: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+reproduce: $(VENV)/node.installed
+	$(BIN)/hearsay reproduce p1 --quick
+	$(BIN)/hearsay reproduce p2 --quick
 
 bench: $(VENV)/dev.installed
 	$(BIN)/python -m benchmarks.channel
