@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from protocol.errors import RunError
+
 Floats: TypeAlias = npt.NDArray[np.float64]
 Dash: TypeAlias = Literal["-"] | tuple[float, tuple[float, ...]]
 
@@ -116,10 +118,12 @@ def partial_of(path: Path) -> Path:
 
 
 def save_whole(figure: Figure, path: Path) -> None:
-    """Write a figure into a PNG file; a reader of the file never sees half of it."""
+    """Write a figure into a PNG file; a reader of the file never sees half of it; raises RunError."""
     partial = partial_of(path)
     try:
         figure.savefig(partial, format="png")
         partial.replace(path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         partial.unlink(missing_ok=True)

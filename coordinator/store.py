@@ -58,6 +58,8 @@ class RunFolder:
                 folder = cls(path, run_id)
             except OSError as error:
                 raise BadInput(f"--out {path}: cannot be written ({error.strerror})") from error
+            except RunError as error:
+                raise BadInput(f"--out {error}") from error
             try:
                 yield folder
             finally:
@@ -123,10 +125,13 @@ def _empty(folder: Path) -> None:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file of which a reader never sees half."""
+    """Write a file of which a reader never sees half; raises RunError."""
     partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.rename(file)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.rename(file)
+    except OSError as error:
+        raise RunError(f"{file}: cannot be written ({error.strerror})") from error
 
 
 def git_revision() -> str:

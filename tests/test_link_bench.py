@@ -30,7 +30,7 @@ from coordinator.link.table import link_table, sweep_table
 from coordinator.link.theory import expect, interval
 from coordinator.link.waterfall import draw, draw_ber, draw_energy, draw_packet_loss
 from coordinator.patience import Patience
-from protocol.errors import BadInput
+from protocol.errors import BadInput, RunError
 from protocol.fading import Fading
 from protocol.frame import HEADER_BYTES
 from protocol.link import mean_snr_db
@@ -636,7 +636,7 @@ def test_a_drawing_that_breaks_off_leaves_the_old_picture_and_nothing_else(tmp_p
 
     monkeypatch.setattr(Figure, "savefig", half)
     sweep = set_up(LinkOptions(sweep="snr-db=0:10:10", numbers={"packets": "5"}))
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(RunError, match="no space"):
         draw(sweep, measure_sweep(sweep), picture)
     assert picture.read_bytes() == b"precious"
     assert [p.name for p in tmp_path.iterdir()] == ["waterfall.png"]

@@ -33,6 +33,7 @@ from coordinator.report import (
 )
 from coordinator.series import MAX_POINTS, link_losses, mean_stages_wall_s, over_devices
 from coordinator.summary import history
+from protocol.errors import RunError
 from protocol.messages import Stages
 
 STAGES = {
@@ -776,6 +777,6 @@ def test_a_page_that_cannot_be_drawn_leaves_the_older_one(tmp_path, monkeypatch)
         raise OSError("no space left")
 
     monkeypatch.setattr(Figure, "savefig", fill_the_disk)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(RunError, match="no space left"):
         draw({"run": usual()}, path, title="run")
     assert path.read_bytes() == b"an older report"

@@ -1,16 +1,19 @@
 """The summary, the history and the consensus distance, from small logs written by hand."""
 
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from builders import make_heard, make_report, make_spent
+from matplotlib.figure import Figure
 from rich.console import Console
 from safetensors.numpy import save_file
 
 from coordinator.consensus import ConsensusMeter, exact_distance
+from coordinator.drawing import save_whole
 from coordinator.events import Consensus, Died, Ended, Left, Started
-from coordinator.store import EVENTS, RunFolder, read_events
+from coordinator.store import EVENTS, RunFolder, read_events, write_whole
 from coordinator.summary import history, summarise
 from coordinator.tables import summary_table
 from protocol.config import Experiment
@@ -332,11 +335,22 @@ def test_a_folder_that_the_user_had_made_stays(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_is_left_where_the_disk_is_full(tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
+def full_disk(*_, **__):
+    raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("coordinator.store.write_whole", full)
+
+def test_a_disk_that_is_full_at_the_end_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(Figure, "savefig", full_disk)
+    with pytest.raises(RunError, match=r"report\.png: cannot be written \(No space left on device\)"):
+        save_whole(Figure(), tmp_path / "report.png")
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(RunError, match=r"summary\.json: cannot be written \(No space left on device\)"):
+        write_whole(tmp_path / "summary.json", "{}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_left_where_the_disk_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "write_text", full_disk)
     with pytest.raises(BadInput, match="No space left"), RunFolder.create(Experiment(), tmp_path / "run"):
         pytest.fail("there is no folder to run in")
     assert not (tmp_path / "run").exists()

@@ -13,7 +13,7 @@ from pydantic import JsonValue, ValidationError
 from coordinator.store import write_whole
 from coordinator.sweep.grid import Grid, GridPoint, label
 from coordinator.sweep.record import SweepRecord, base_of
-from protocol.errors import BadInput, RunError
+from protocol.errors import BadInput
 
 RECORD = "sweep.json"
 PICTURE = "sweep.png"
@@ -60,10 +60,7 @@ class SweepFolder:
 
     def write(self, record: SweepRecord) -> None:
         """Write what is known; a reader never sees half of it."""
-        try:
-            write_whole(self.path / RECORD, record.model_dump_json(indent=2) + "\n")
-        except OSError as error:
-            raise RunError(f"{self.path / RECORD}: cannot be written ({error.strerror})") from error
+        write_whole(self.path / RECORD, record.model_dump_json(indent=2) + "\n")
 
 
 def _lock(lock: int, path: Path) -> None:
