@@ -25,6 +25,11 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
         ("devices=8", "devices", ("8",)),
         (" radio.symmetric = true,false", "radio.symmetric", ("true", "false")),
         ("model.hidden=[16],[32, 32],[]", "model.hidden", ("[16]", "[32, 32]", "[]")),
+        (
+            "device.cpu_hz={low = 1e8, high = 1e9},[1e9, 2e9],1e9",
+            "device.cpu_hz",
+            ("{low = 1e8, high = 1e9}", "[1e9, 2e9]", "1e9"),
+        ),
         ("radio.bandwidth_hz=1e6:2e6:5e5", "radio.bandwidth_hz", ("1000000", "1500000", "2000000")),
     ],
 )

@@ -41,8 +41,8 @@ def _axis(argument: str) -> Axis:
         )
     if ":" in text:
         return Axis(key, tuple(f"{v:f}" for v in parse_range(text, where=argument, max_values=MAX_POINTS)))
-    # Commas inside brackets belong to a value that is a list itself, as in model.hidden=[16],[32,32].
-    texts = tuple(part.strip() for part in re.split(r",(?![^\[]*\])", text))
+    # Commas inside brackets belong to a value that is a list or a draw itself: model.hidden=[16],[32,32].
+    texts = tuple(part.strip() for part in re.split(r",(?![^\[{]*[\]}])", text))
     if not all(texts):
         raise BadInput(f"{argument}: expected values between the commas, as in graph.kind=ring,complete")
     return Axis(key, texts)
