@@ -300,9 +300,11 @@ def test_words_are_places_where_the_points_of_lines_stand_side_by_side_with_bars
     assert (x, low, high) == pytest.approx((-0.125, 0.515 - 0.06353, 0.515 + 0.06353), abs=1e-5)
 
 
-def test_truth_is_a_word_and_a_lone_number_has_a_bar(sweep):
+def test_truth_and_infinity_are_words_and_a_lone_number_has_a_bar(sweep):
     axes = panel(sweep("radio.symmetric=true,false", came=lambda symmetric: {}), "joules")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["true", "false"]
+    endless = panel(sweep("budget.joules=inf,1", came=lambda joules: {}), "joules")
+    assert [label.get_text() for label in endless.get_xticklabels()] == ["inf", "1"]
     lone = panel(sweep("devices=4", "seed=1:2", came=lambda n, seed: {"joules": 1.0 * seed}), "joules")
     assert list(lone.get_xticks()) == [4]
     assert len(lone.collections[0].get_segments()) == 1

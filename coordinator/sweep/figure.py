@@ -146,7 +146,10 @@ def _values(record: SweepRecord, key: str) -> list[Value]:
 
 
 def _is_numeric(values: Sequence[Value]) -> bool:
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    """Say whether all values have their place on an axis of numbers; infinity has none."""
+    return all(
+        isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) for value in values
+    )
 
 
 def _found(record: SweepRecord, name: str) -> list[Estimate]:
