@@ -148,6 +148,12 @@ def test_the_table_has_means_intervals_and_how_many_seeds_there_were(sweep):
     assert "mean and 95 % interval by Student's t, n = 2 to 3 seeds" in text
 
 
+def test_a_narrow_table_leaves_nothing_out(sweep):
+    axes = ("radio.tx_power_dbm=0,5", "aggregation.scheme=gossip,tree", "seed=1:2")
+    table = results_table(sweep(*axes, came=lambda power, scheme, seed: {"joules": 0.3 + seed / 7}))
+    assert "…" not in shown(table, width=80)
+
+
 def test_settings_that_all_failed_are_lines_of_nothing_and_no_number_of_seeds(sweep):
     came = {"ring": {}, "star": Result(None, "boom")}
     text = shown(results_table(sweep("graph.kind=ring,star", "seed=1:2", came=lambda kind, seed: came[kind])))

@@ -44,9 +44,9 @@ def results_table(record: SweepRecord) -> Table:
     shown = [q for q in QUANTITIES if any(q.name in cell.estimates for cell in record.cells)]
     for key in keys:
         words = any(isinstance(cell.settings[key], str) for cell in record.cells)
-        table.add_column(key, justify="left" if words else "right")
+        table.add_column(key, justify="left" if words else "right", overflow="fold")
     for name in ("n", *(quantity.column for quantity in shown)):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for cell in record.cells:
         table.add_row(
             *(label(cell.settings[key]) for key in keys),
