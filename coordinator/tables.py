@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from coordinator.plan import Plan, PlannedDevice
-from coordinator.planning.tables import aggregation_parts, theory_table, work_table
+from coordinator.planning.tables import MAX_DEVICES, aggregation_parts, left_out, theory_table, work_table
 from coordinator.summary import Summary
 
 MAX_LINKS = 40
@@ -91,14 +91,16 @@ def plan_tables(plan: Plan) -> list[RenderableType]:
         ("expected packet loss, mean of links", _number(plan.packet_loss_mean, ".2%")),
     ):
         totals.add_row(name, value)
-    samples = Table(title="training samples per class", title_justify="left")
+    more_devices = "\n".join(left_out(plan.devices, MAX_DEVICES)) or None
+    samples = Table(title="training samples per class", title_justify="left", caption=more_devices)
     samples.add_column("device", justify="right")
     for label in range(len(plan.samples_per_class[0])):
         samples.add_column(str(label), justify="right")
     samples.add_column("all", justify="right")
-    for device, counts in enumerate(plan.samples_per_class):
+    for device, counts in enumerate(plan.samples_per_class[:MAX_DEVICES]):
         samples.add_row(str(device), *(str(n) if n else "·" for n in counts), str(sum(counts)))
-    links = Table(title="links", title_justify="left", caption="\n".join(plan.warnings) or None)
+    below = [*left_out(len(plan.links), MAX_LINKS), *plan.warnings]
+    links = Table(title="links", title_justify="left", caption="\n".join(below) or None)
     directed = any(snr_db != back_db for snr_db, back_db in (link.mean_snr_db for link in plan.links))
     at = ", at either end" if directed else ""
     for name in ("link", "distance (m)", "weight", f"mean SNR (dB){at}", f"expected packet loss{at}"):
@@ -111,14 +113,12 @@ def plan_tables(plan: Plan) -> list[RenderableType]:
             _both_ends(link.mean_snr_db, ".1f"),
             _both_ends(link.packet_loss, ".2%"),
         )
-    if len(plan.links) > MAX_LINKS:
-        links.add_row(f"… {len(plan.links) - MAX_LINKS} more (--json has all)")
     differ = len(set(plan.hardware)) > 1
     return [
         totals,
         samples,
         *([_hardware_table(plan.hardware)] if differ else []),
-        links,
+        *([links] if plan.links else []),
         work_table(plan.run),
         *(aggregation_parts(plan.aggregation) if plan.aggregation else ()),
         *([theory_table(plan.theory)] if plan.theory else ()),
@@ -126,7 +126,8 @@ def plan_tables(plan: Plan) -> list[RenderableType]:
 
 
 def _hardware_table(devices: tuple[PlannedDevice, ...]) -> Table:
-    table = Table(title="hardware", title_justify="left")
+    more = "\n".join(left_out(len(devices), MAX_DEVICES)) or None
+    table = Table(title="hardware", title_justify="left", caption=more)
     for name in (
         "device",
         "cpu (Hz)",
@@ -137,7 +138,7 @@ def _hardware_table(devices: tuple[PlannedDevice, ...]) -> Table:
         "budget (air s)",
     ):
         table.add_column(name, justify="right")
-    for number, device in enumerate(devices):
+    for number, device in enumerate(devices[:MAX_DEVICES]):
         table.add_row(
             str(number),
             f"{device.cpu_hz:.4g}",

@@ -48,6 +48,23 @@ def shown(plan):
     return " ".join(console.export_text().split())
 
 
+def test_tables_of_many_devices_and_links_are_short_and_say_so(planned):
+    many = ("devices=44", "graph.kind=complete", "device.cpu_hz={low=5e8, high=2e9}")
+    text = shown(planned(*LOSSLESS, *many))
+    assert text.count("… 4 more (--json has all)") == 3  # of samples, hardware and work
+    assert text.count("… 906 more (--json has all)") == 1
+
+
+def test_where_nobody_talks_there_is_no_table_of_links(planned):
+    assert "distance (m)" in shown(planned())
+    assert "distance (m)" not in shown(planned("aggregation.scheme=isolated"))
+
+
+def test_a_target_that_needs_more_rounds_is_not_said_to_need_another_step_alone(planned):
+    hasty = planned(*LOSSLESS, *THEORY, "theory.target=0.5", "training.learning_rate=0.01")
+    assert "meets the target with this eta in these rounds" in shown(hasty)
+
+
 def test_a_plan_survives_json(planned):
     plan = planned(*LOSSLESS, *THEORY, "budget.joules=5", "aggregation.scheme=tree")
     assert Plan.model_validate_json(plan.model_dump_json()) == plan

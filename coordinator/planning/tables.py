@@ -21,7 +21,8 @@ NO_FORECAST = "bounds rank choices, they do not predict losses"
 
 def work_table(run: PlannedRun) -> Table:
     """Lay out what each device would do, and what that takes of its budgets."""
-    caption = [f"all devices together: {_si(run.joules, 'J')} in {_si(run.air_s, 's')}"]
+    caption = left_out(len(run.devices), MAX_DEVICES)
+    caption.append(f"all devices together: {_si(run.joules, 'J')} in {_si(run.air_s, 's')}")
     if run.bottleneck is not None:
         caption.append(f"bottleneck: device {run.bottleneck}, {run.bottleneck_reason}")
     caption += [
@@ -55,9 +56,12 @@ def work_table(run: PlannedRun) -> Table:
             f"{work.joules:.3g}{_share(work.joules_share)}",
             f"{work.air_s:.3g}{_share(work.air_s_share)}",
         )
-    if len(run.devices) > MAX_DEVICES:
-        table.add_row(f"… {len(run.devices) - MAX_DEVICES} more (--json has all)")
     return table
+
+
+def left_out(number: int, most: int) -> list[str]:
+    """Say below a table of so many lines at most how many there would be more."""
+    return [f"… {number - most:,} more (--json has all)"] if number > most else []
 
 
 def aggregation_parts(aggregation: PlannedAggregation) -> list[RenderableType]:
@@ -190,7 +194,7 @@ def _least(least: LeastSuccess) -> str:
     if least.learning_rate is not None:
         instead = f"; perfect links would do with eta = {least.learning_rate:.3g}"
     if least.consensus_rate_needed is None:
-        return f"none: with this eta not even exact averaging meets the target{instead}"
+        return f"none: not even exact averaging meets the target with this eta in these rounds{instead}"
     needed = f"delta must be {least.consensus_rate_needed:.3g}"
     met = "these links meet it" if least.is_met else "these links do not meet it"
     if least.probability is None:
