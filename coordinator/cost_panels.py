@@ -58,7 +58,7 @@ def draw_energy(axes: Axes, run: History) -> None:
 
 def draw_energy_per_link(axes: Axes, run: History) -> None:
     """Draw what both ends of each link spent on it, the dearest first."""
-    dress(axes, "energy per link", "link", "energy [J]", aside="sending and receiving of both ends")
+    dress(axes, "energy per link", "link", "energy [J]", aside="of both ends")
     links = sorted(by_link(run.reports).items(), key=lambda item: -item[1])
     if not any(joules for _, joules in links) or not _keeps_time(run):
         say(axes, _why_nothing(run, "nothing was spent on links"))

@@ -226,13 +226,13 @@ def draw_graph(axes: Axes, run: History) -> None:
         )
     if keys:
         axes.legend(
-            handles=keys, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4, frameon=False, fontsize=8
+            handles=keys, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False, fontsize=8
         )
 
 
 def draw_stages(axes: Axes, run: History) -> None:
     """Draw where each device's seconds went: its mean round, evaluation left out, as a stack of stages."""
-    dress(axes, "host's time per round", "device", "", aside="mean, without evaluation")
+    dress(axes, "host's time per round", "device", "", aside="without evaluation")
     seconds = mean_stages_wall_s(run)
     if not seconds.any():
         say(axes, "no round was completed")

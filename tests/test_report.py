@@ -768,6 +768,29 @@ def test_a_page_is_drawn_whatever_happened_and_nothing_else_is_touched(page, tmp
     assert "matplotlib.pyplot" not in sys.modules
 
 
+def with_long_legends():
+    """Make a run with links of every style that a device left, and numbers that are wide beside their axis."""
+    lost = {1: 0, 2: 5, 3: 50}
+    hub = {d: make_heard(packets_sent=100, packets_lost=n, tx_air_s=0.1, tx_j=0.012) for d, n in lost.items()}
+    reports = [cost(0, 0, heard=hub), *(cost(d, 0, heard={}) for d in lost)]
+    edges = [(0, d, 20.0, 0.1) for d in lost]
+    return run_of(4, edges=edges, reports=reports, distances=[1.0], left={0: 1})
+
+
+def test_what_stands_beside_a_title_does_not_stand_on_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("coordinator.report.save_whole", lambda figure, path: pages.append(figure))
+    pages = []
+    draw({"run": with_long_legends()}, tmp_path / "report.png", title="x")
+    [page] = pages
+    page.draw_without_rendering()
+    for row in page.subfigs:
+        for axes in row.axes:
+            title, aside = axes._left_title, axes._right_title
+            if title.get_text() and aside.get_text():
+                gap = aside.get_window_extent().x0 - title.get_window_extent().x1
+                assert gap > 8, title.get_text()
+
+
 def test_a_page_that_cannot_be_drawn_leaves_the_older_one(tmp_path, monkeypatch):
     path = tmp_path / "report.png"
     path.write_bytes(b"an older report")
