@@ -107,7 +107,7 @@ def plan(
         ),
     ] = None,
     pilot: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             metavar="K",
             help="Measure the constants of the bounds first, in K rounds over an ideal radio.",
@@ -122,7 +122,7 @@ def plan(
 
         from coordinator.interrupt import Interrupt
         from coordinator.plan import make_plan
-        from coordinator.planning.pilots import with_constants_from, with_pilots
+        from coordinator.planning.pilots import parse_pilot, with_constants_from, with_pilots
         from coordinator.tables import plan_tables
         from protocol.errors import Interrupted
         from protocol.experiment_file import load
@@ -134,12 +134,13 @@ def plan(
         if from_run is not None:
             experiment, source = with_constants_from(experiment, from_run), f"{from_run}"
         if pilot is not None:
-            with console.status(f"pilot rounds: {pilot}"), Interrupt.caught() as interrupt:
+            num_rounds = parse_pilot(pilot)
+            with console.status(f"pilot rounds: {num_rounds}"), Interrupt.caught() as interrupt:
                 try:
-                    experiment = with_pilots(experiment, pilot, interrupt)
+                    experiment = with_pilots(experiment, num_rounds, interrupt)
                 except Interrupted as stopped:
                     raise typer.Exit(EXIT_SIGNAL + interrupt.number) from stopped
-            source = f"{pilot} pilot rounds"
+            source = f"{num_rounds} pilot rounds"
         with console.status("asking for model and data"):
             made = make_plan(experiment, source=source)
         if as_json:

@@ -8,7 +8,7 @@ import torch
 from conftest import COMPUTE_AIR_S
 from scipy.stats import norm
 
-from coordinator.planning.pilots import pilot_round, with_constants_from, with_pilots
+from coordinator.planning.pilots import pilot_round, with_constants_from
 from node.data import Share, share
 from node.model import build
 from node.train import Trainer, sketch
@@ -187,7 +187,9 @@ def test_runs_that_cannot_tell_are_refused(shell, small, whole_run, tmp_path):
 def test_options_that_exclude_each_other(shell, small):
     for options, fault in (
         (("--from", "run", "--pilot", "3"), "--from and --pilot: constants come from one or the other"),
-        (("--pilot", "0"), "--pilot 0: must be at least 1"),
+        (("--pilot", "0"), "--pilot 0: expected a whole number from 1 to 10,000"),
+        (("--pilot", "10001"), "--pilot 10001: expected a whole number from 1 to 10,000"),
+        (("--pilot", "few"), "--pilot few: expected a whole number from 1 to 10,000"),
     ):
         code, _, stderr = shell("plan", small, *options)
         assert (code, len(stderr.splitlines())) == (2, 1)
@@ -222,5 +224,3 @@ def test_pilot_rounds_give_the_constants_of_digits(shell, tmp_path):
 def test_what_nobody_has_told_completely_gives_no_constants(tmp_path):
     with pytest.raises(BadInput, match="not the folder of a run"):
         with_constants_from(Experiment(), tmp_path)
-    with pytest.raises(BadInput, match="--pilot -1: must be at least 1"):
-        with_pilots(Experiment(), -1, None)

@@ -769,7 +769,7 @@ def test_a_page_is_drawn_whatever_happened_and_nothing_else_is_touched(page, tmp
 
 
 def with_long_legends():
-    """Make a run with links of every style that a device left, and numbers that are wide beside their axis."""
+    """Make a run with links of every style which a device left, and wide numbers beside an axis."""
     lost = {1: 0, 2: 5, 3: 50}
     hub = {d: make_heard(packets_sent=100, packets_lost=n, tx_air_s=0.1, tx_j=0.012) for d, n in lost.items()}
     reports = [cost(0, 0, heard=hub), *(cost(d, 0, heard={}) for d in lost)]

@@ -22,6 +22,8 @@ from protocol.theory.pilots import PilotRound, Pilots, variance_of_two
 
 NUM_BATCHES = 2
 """Minibatches behind each gradient."""
+MAX_ROUNDS = 10_000
+"""As many as training.pilot_rounds allows."""
 IDENTITY = ("data", "model", "devices")
 """What makes a task: constants of another one are worth nothing here."""
 
@@ -42,14 +44,23 @@ class Unwatched:
         """Draw nothing."""
 
 
+def parse_pilot(text: str) -> int:
+    """Read --pilot; raises BadInput."""
+    try:
+        num_rounds = int(text)
+    except ValueError:
+        num_rounds = 0
+    if not 1 <= num_rounds <= MAX_ROUNDS:
+        raise BadInput(f"--pilot {text}: expected a whole number from 1 to {MAX_ROUNDS:,}")
+    return num_rounds
+
+
 def with_pilots(experiment: Experiment, num_rounds: int, interrupt: Interrupt) -> Experiment:
     """Run pilot rounds of an experiment, and return it with the constants that they gave.
 
     All devices take single steps from common models: exact averaging over an ideal radio. Raises BadInput,
     Interrupted or RunError as a run does.
     """
-    if num_rounds < 1:
-        raise BadInput(f"--pilot {num_rounds}: must be at least 1")
     with tempfile.TemporaryDirectory() as folder:
         pilot = _pilot_experiment(experiment, num_rounds)
         run(pilot, Path(folder) / "pilot", Unwatched.opened, interrupt)
