@@ -8,12 +8,13 @@ import torch
 from conftest import COMPUTE_AIR_S
 from scipy.stats import norm
 
-from coordinator.planning.pilots import pilot_round, with_constants_from
+from coordinator.interrupt import Interrupt
+from coordinator.planning.pilots import pilot_round, with_constants_from, with_pilots
 from node.data import Share, share
 from node.model import build
 from node.train import Trainer, sketch
 from protocol.config import Experiment
-from protocol.errors import BadInput
+from protocol.errors import BadInput, Interrupted
 from protocol.experiment_file import load as load_experiment
 from protocol.learning import Data, Model, Training
 from protocol.messages import SKETCH_SIZE
@@ -219,6 +220,18 @@ def test_pilot_rounds_give_the_constants_of_digits(shell, tmp_path):
     assert found["initial_gap"] == pytest.approx(np.log(10), rel=0.2)
     assert theory["bounds"]["learning_rate_at_most"] > 0
     assert theory["bounds"]["complexity"]["rounds"] > 1
+
+
+def test_pilot_rounds_that_were_interrupted_give_no_constants(small, monkeypatch):
+    """A run that is stopped after its first round ends as one does that is finished."""
+    interrupt = Interrupt()
+
+    def stopped(*_):
+        interrupt.count += 1
+
+    monkeypatch.setattr("coordinator.planning.pilots.run", stopped)
+    with pytest.raises(Interrupted):
+        with_pilots(load_experiment(small), 3, interrupt)
 
 
 def test_what_nobody_has_told_completely_gives_no_constants(tmp_path):

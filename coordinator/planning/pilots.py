@@ -15,7 +15,7 @@ from coordinator.interrupt import Interrupt
 from coordinator.run import run
 from coordinator.store import EXPERIMENT, read_events
 from protocol.config import Experiment
-from protocol.errors import BadInput
+from protocol.errors import BadInput, Interrupted
 from protocol.experiment_file import load
 from protocol.messages import Pilot, Report
 from protocol.theory.pilots import PilotRound, Pilots, variance_of_two
@@ -64,6 +64,8 @@ def with_pilots(experiment: Experiment, num_rounds: int, interrupt: Interrupt) -
     with tempfile.TemporaryDirectory() as folder:
         pilot = _pilot_experiment(experiment, num_rounds)
         run(pilot, Path(folder) / "pilot", Unwatched.opened, interrupt)
+        if interrupt.count:  # some rounds were done, but not those that were asked for
+            raise Interrupted
         reports = _reports(Path(folder) / "pilot")
     return _with_constants(experiment, reports, f"--pilot {num_rounds}")
 
