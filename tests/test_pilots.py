@@ -176,7 +176,7 @@ def test_runs_that_cannot_tell_are_refused(shell, small, whole_run, tmp_path):
         (
             whole_run("training.pilot_rounds=2").out,
             ("--set", "model.hidden=[8]"),
-            "is of another task, model differs",
+            "is of another task, model differs; expected the same data, model, devices",
         ),
         (tmp_path / "nothing", (), "not the folder of a run"),
     ):

@@ -85,7 +85,8 @@ def with_constants_from(experiment: Experiment, run_dir: Path) -> Experiment:
     for key in IDENTITY:
         if getattr(ran, key) != getattr(experiment, key):
             raise BadInput(
-                f"--from {run_dir}: is of another task, {key} differs; expected the same data and model"
+                f"--from {run_dir}: is of another task, {key} differs; "
+                f"expected the same {', '.join(IDENTITY)}"
             )
     return _with_constants(experiment, reports, f"--from {run_dir}")
 
