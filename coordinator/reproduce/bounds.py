@@ -29,7 +29,7 @@ from protocol.theory.constants import Constants, Training
 from protocol.theory.contraction import consensus_rate, contraction
 from protocol.theory.pilots import Pilots
 
-_GRADIENT = "mean of ||grad F||^2 over all rounds"
+_GRADIENT = r"mean of $\|\nabla F\|^2$ over all rounds"
 
 
 def gradients_against_bounds(
@@ -74,8 +74,19 @@ def _show(
     b2 = {p: _gossip_bound(base, constants, p) for p in successes}
     b3 = partial(_analog_bound, constants)
     figure, [left, right] = panels(2)
-    dress(left, "digital: B2", "p, probability that a packet arrives in both directions", _GRADIENT)
-    dress(right, "analog, models: B3", "SNR of every link [dB]", _GRADIENT, aside="mean and 95 % interval")
+    dress(
+        left,
+        "gradients over digital links",
+        "p, probability that a packet arrives in both directions",
+        _GRADIENT,
+    )
+    dress(
+        right,
+        "gradients over analog links",
+        "SNR of every link [dB]",
+        _GRADIENT,
+        aside="mean and 95 % interval",
+    )
     left.plot(successes, [b2[p] for p in successes], color=RED, label="at most, by B2")
     draw_curves(
         left, [Curve("measured", successes, _estimates(measured, map(_digital, successes), gradient))]

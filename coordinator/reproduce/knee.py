@@ -76,7 +76,7 @@ def _show_knee(lines: Sequence[str], successes: Sequence[float], measured: Measu
             ],
         )
         ticks_at(axes, successes)
-        legend(axes, place="lower right" if axes is left else "upper right")
+        legend(axes, place="lower left" if axes is left else "upper right")
     left.set_ylim(0, 1.08)  # a knee's name has its place above the curves
     for found in {at for at in knees.values() if at is not None}:
         of = [line for line in lines if knees[line] == found]

@@ -71,7 +71,9 @@ def _show(
         legend(axes, place="lower right")
     split = _best(base, measured, local_rounds)
     if split is not None:
-        mark(left, split.num_local_rounds, f"tau* = {split.num_local_rounds}", colour=RED)
+        mark(
+            left, split.num_local_rounds, f"tau* = {split.num_local_rounds} at {labels['bound']}", colour=RED
+        )
     return Shown(
         figure=figure,
         caption="Right: the share of joules that went into computing; the rest is sending, receiving and "

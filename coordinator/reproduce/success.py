@@ -100,7 +100,7 @@ def _show_success(
         ticks_at(axes, successes)
         if p_min is not None:
             mark(axes, p_min, f"p_min = {p_min:.2f}", colour=RED)
-    legend(right, place="lower left")
+    legend(right, place="upper right")
     return Shown(
         figure=figure,
         caption="At p = 1 devices agree but for rounding, below the axis on the right. p_min by the bound's "
