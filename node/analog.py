@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from node.inbox import Inbox
 from node.mixing import Arrived
 from node.peers import Peers, Stamp
 from node.radio import Radio
@@ -48,7 +49,9 @@ class _Arrival(NamedTuple):
 class Analog:
     """The analog scheme of one device, for as long as the run lasts."""
 
-    def __init__(self, peers: Peers, radio: Radio, layout: Layout, arrived: Arrived, x: torch.Tensor) -> None:
+    def __init__(
+        self, peers: Peers[Inbox], radio: Radio, layout: Layout, arrived: Arrived, x: torch.Tensor
+    ) -> None:
         self._peers = peers
         self._radio = radio
         self._grid = radio.grid

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from node.digital import Digital, Inbound, Outbound
-from node.inbox import SCHEDULED, Part
+from node.door import SCHEDULED, Part
 from node.partial import Partial, PartialFrames
 from node.radio import Grid
 from node.stopwatch import Stopwatch

@@ -11,45 +11,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from node.antenna import Antenna, Emission, Shape
+from node.inbox import Inbox
 from node.mixing import Arrived
 from node.peers import Peers, Stamp
-from node.radio import Grid, Radio
+from node.radio import Grid
 from node.stopwatch import Stopwatch
 from node.transport.zmq import Outgoing
-from protocol.air import Transmission, cross, meets_target
 from protocol.arq import Receiving, Repeat, Sending
-from protocol.channel import Counts, Mask, Reception
-from protocol.codec import (
-    Bytes,
-    Float32s,
-    Layout,
-    Selection,
-    decode,
-    finite_packets,
-    select,
-    selected,
-    side_bytes,
-)
-from protocol.frame import FLAG_FINAL, MODULATION_OF, Header, Kind
-from protocol.modulation import permitted
-from protocol.radio import Modulation
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What one frame is like: its part of the round, its packets, and how much side information it has.
-
-    Side information lies before the packets and is taken as error-free.
-    """
-
-    part: int
-    layout: Layout
-    side_bits: int = 0
-
-    @property
-    def side_bytes(self) -> int:
-        """Bytes before the packets."""
-        return side_bytes(-(-self.side_bits // 8))
+from protocol.channel import Counts, Mask
+from protocol.codec import Bytes, Float32s, Selection, decode, finite_packets, select, selected
+from protocol.frame import FLAG_FINAL, Kind
 
 
 @dataclass
@@ -113,12 +85,12 @@ def accumulate_(arrived: Arrived, inbound: Inbound, weight: float, wanted: Mask)
 class Digital:
     """The digital radio, and with `radio.scheme = "ideal"` the same without an air."""
 
-    def __init__(self, peers: Peers, radio: Radio) -> None:
+    def __init__(self, peers: Peers[Inbox], antenna: Antenna) -> None:
         self.peers = peers
-        self.radio = radio
-        self._knobs = radio.knobs
-        self._ideal = radio.knobs.scheme == "ideal"
-        self._grid = radio.grid
+        self.radio = antenna.radio
+        self._antenna = antenna
+        self._knobs = self.radio.knobs
+        self._grid = self.radio.grid
         self._answered = False
         self._outbounds: list[Outbound] = []
         self._inbounds: list[Inbound] = []
@@ -130,6 +102,7 @@ class Digital:
     def begin(self, round_: int, sweep: int, grid: Grid, *, answered: bool) -> None:
         """Enter an exchange, in which receivers answer frames or do not; nothing is on its way yet."""
         self.peers.inbox.begin(round_, sweep)
+        self._antenna.begin(round_, grid, answered=answered)
         self._grid, self._answered = grid, answered
         self._outbounds, self._inbounds, self._free_air_s = [], [], {}
         self.end_air_s = self.radio.air_s
@@ -147,7 +120,8 @@ class Digital:
         groups = [tuple(turns)] if together else [(device,) for device in turns]
         starts = []
         for group in groups:
-            start_air_s, reached = self._transmit(outbound, shape, outgoing, group, 0, ready_air_s)
+            emission = Emission(shape, outgoing, group, turns[group[0]])
+            start_air_s, reached = self._transmit(emission, ready_air_s)
             starts.append(start_air_s)
             outbound.reached += reached
         for device in outbound.reached:
@@ -192,51 +166,13 @@ class Digital:
             device, Kind.ACK, outbound.shape.part
         )
 
-    def _transmit(
-        self,
-        outbound: Outbound,
-        shape: Shape,
-        outgoing: Outgoing,
-        group: tuple[int, ...],
-        attempt: int,
-        ready_air_s: float,
-    ) -> tuple[float, list[int]]:
-        """Put one transmission on the air; return when it began and who could be reached.
-
-        Nobody, if it or its answers would end after this device has to be silent.
-        """
-        turn = outbound.turns[group[0]]
-        modulation = self._choose(group, shape, turn, attempt)
-        ready_air_s = max(ready_air_s, self._free_air_s.get(turn, 0.0))
-        start_air_s = self._grid.access.data_start_s(ready_air_s, self._grid.slot, turn)
-        airtime_s = self._airtime_s(shape, modulation)
-        end_air_s, access = start_air_s + airtime_s, self._grid.access
-        if not self.radio.has_time_until(access.answered_s(end_air_s) if self._answered else end_air_s):
-            self.peers.keep_back(group, Kind.PARAMETERS, Stamp(start_air_s, shape.part, attempt))
-            return start_air_s, []
-        stamp = Stamp(start_air_s, shape.part, attempt, modulation)
-        reached = self.peers.send(group, Kind.PARAMETERS, outgoing, stamp)
-        if reached and not self._ideal:
-            self.radio.ledger.wait_for_slot(ready_air_s, start_air_s)
-            self.radio.ledger.transmit(reached, airtime_s, start_air_s=start_air_s)
-        self._free_air_s[turn] = end_air_s
-        self.end_air_s = max(self.end_air_s, end_air_s)
-        return start_air_s, reached
-
-    def _airtime_s(self, shape: Shape, modulation: Modulation) -> float:
-        return self._grid.access.frame_airtime_s(shape.layout, modulation, side_bits=shape.side_bits)
-
-    def _choose(self, group: tuple[int, ...], shape: Shape, turn: int, attempt: int) -> Modulation:
-        """Choose the highest modulation that meets the target at every receiver, or the most robust one."""
-        slowest, *faster = permitted(self._knobs)
-        round_, me, slot = self.peers.inbox.round, self.peers.device, self._grid.slot
-        for modulation in reversed(faster):
-            mine = Transmission(round_, me, slot, turn, attempt, modulation, shape.part)
-            table, packet_bits = self.radio.tables.get(modulation), int(shape.layout.packet_bits[0])
-            snrs = [self.radio.links[d].snr(mine, shape.layout, self._grid.access) for d in group]
-            if all(meets_target(self._knobs, modulation, snr, packet_bits, table) for snr in snrs):
-                return modulation
-        return slowest
+    def _transmit(self, emission: Emission, ready_air_s: float) -> tuple[float, list[int]]:
+        """Send as soon as the turn is free; return when that began and who could be reached."""
+        free_air_s = self._free_air_s.get(emission.turn, 0.0)
+        emitted = self._antenna.transmit(emission, max(ready_air_s, free_air_s))
+        self._free_air_s[emission.turn] = max(free_air_s, emitted.end_air_s)
+        self.end_air_s = max(self.end_air_s, emitted.end_air_s)
+        return emitted.start_air_s, emitted.reached
 
     def _hear_frame(self, inbound: Inbound, watch: Stopwatch) -> bool:
         """Take in the next attempt of a neighbour's frame; False if it is not there."""
@@ -256,7 +192,8 @@ class Digital:
         else:
             selection, shape, packets = None, inbound.shape, slice(None)
             inbound.whole, payload = frame.payload, frame.payload[shape.side_bytes :]
-        reception, arrival_air_s = self._cross(inbound, frame.header, payload, shape)
+        arrival_air_s = self._antenna.arrival_air_s(frame.header, shape)
+        reception = self._antenna.cross(frame.header, payload, shape, turn=inbound.turn)
         watch.lap("air")
         on_time = arrival_air_s <= inbound.deadline_air_s
         if self._answered:
@@ -284,39 +221,6 @@ class Digital:
                 self.end_air_s = max(self.end_air_s, answered_air_s)
             watch.lap("send")
         return True
-
-    def _cross(
-        self, inbound: Inbound, header: Header, payload: Bytes, shape: Shape
-    ) -> tuple[Reception, float]:
-        """Let a frame cross the air; return what came of it and when it had arrived."""
-        if self._ideal:
-            return Reception(np.ones(shape.layout.num_packets, dtype=np.bool_), 0), header.air_s
-        modulation = MODULATION_OF[header.modulation]
-        slot = self.peers.neighbours[inbound.device].slot
-        theirs = Transmission(
-            header.round,
-            inbound.device,
-            slot,
-            inbound.turn,
-            header.attempt,
-            modulation,
-            header.part,
-        )
-        reception = cross(
-            payload,
-            shape.layout,
-            self._knobs,
-            self.radio.links[inbound.device].snr(theirs, shape.layout, self._grid.access),
-            theirs,
-            seed=self.radio.experiment.seed,
-            receiver=self.peers.device,
-            table=self.radio.tables.get(modulation),
-        )
-        airtime_s = self._airtime_s(shape, modulation)
-        arrival_air_s = header.air_s + airtime_s
-        if arrival_air_s <= self.radio.until_air_s:
-            self.radio.ledger.receive(inbound.device, airtime_s)
-        return reception, arrival_air_s
 
     def _accept(self, inbound: Inbound, bad: Selection, packets: Counts | slice) -> None:
         """Take packets that stay bad with their flipped bits; impossible numbers count as erased.
@@ -382,9 +286,9 @@ class Digital:
         payload = outbound.outgoing.payload[whole.side_bytes :]
         outgoing = Outgoing(select(payload, whole.layout, repeat.packets))
         shape = Shape(whole.part, whole.layout.of(repeat.packets), side_bits=whole.layout.num_packets)
-        _, reached = self._transmit(
-            outbound, shape, outgoing, repeat.receivers, repeat.attempt, repeat.ready_air_s
-        )
+        turn = outbound.turns[repeat.receivers[0]]
+        emission = Emission(shape, outgoing, repeat.receivers, turn, repeat.attempt)
+        _, reached = self._transmit(emission, repeat.ready_air_s)
         for device in repeat.receivers:
             if device in reached:
                 self.radio.tally(device).packets_resent += len(repeat.packets)

@@ -10,10 +10,13 @@ from time import monotonic
 import torch
 
 from node.analog import Analog
+from node.antenna import Antenna
 from node.averaging import Averaging
 from node.control import SLICE_WALL_S, Control
 from node.digital import Digital
+from node.door import Expected
 from node.gossip import Gossip
+from node.inbox import Inbox
 from node.mixing import Arrived, mixing_step
 from node.peers import Peers
 from node.radio import Radio
@@ -43,8 +46,10 @@ class Exchanges:
             sizes = Analog.payload_bytes(layout, num_blocks(experiment.radio, layout))
         else:
             sizes = Gossip.payload_bytes(experiment.training, layout)
-        self.peers = Peers(welcome, start.neighbours, transport, layout, sizes)
-        self._digital = Digital(self.peers, self.radio)
+        incarnations = {n.device: n.incarnation for n in start.neighbours}
+        inbox = Inbox(Expected.of(welcome, layout, sizes), incarnations)
+        self.peers = Peers(welcome, start.neighbours, transport, layout, inbox)
+        self._digital = Digital(self.peers, Antenna(self.peers, self.radio))
         self._layout = layout
         self._averaging: Averaging | None = None
         self._scheme: Scheme = (

@@ -6,7 +6,9 @@ What arrived is accumulated in neighbour order, so the sum does not depend on th
 import numpy as np
 import torch
 
-from node.digital import Digital, Inbound, Outbound, Shape, accumulate_
+from node.antenna import Shape
+from node.digital import Digital, Inbound, Outbound, accumulate_
+from node.inbox import Inbox
 from node.mixing import Arrived
 from node.peers import Peers
 from node.radio import Missing, Radio
@@ -14,18 +16,31 @@ from node.scheme import Sent
 from node.stopwatch import Stopwatch
 from node.transport.zmq import Buffers
 from protocol.channel import Mask
-from protocol.codec import Float32s, Layout, decode, encode, side_bytes
+from protocol.codec import Bytes, Float32s, Layout, decode, encode, side_bytes
 from protocol.frame import Kind
 from protocol.learning import Training
 from protocol.scalars import NUM_BITS, NUM_BYTES, Scalars
 from protocol.streams import Purpose, stream
 
 
+def rounding_stream(radio: Radio, round_: int, sweep: int, device: int) -> np.random.Generator:
+    """Return the generator that a device rounds its parameters to int8 with."""
+    return stream(radio.experiment.seed, Purpose.QUANTISATION, round_=round_, attempt=sweep, a=device)
+
+
+def write_packets(
+    x: torch.Tensor, layout: Layout, payload: Bytes, rounding: np.random.Generator
+) -> torch.Tensor | None:
+    """Write x, shape (num_values,), into a payload; return it as it will be decoded, None if that is x."""
+    encode(x.numpy(), layout, payload, rounding)
+    return None if layout.kind == "float32" else torch.from_numpy(decode(payload, layout))
+
+
 class Gossip:
     """One device's averaging with its neighbours, for as long as the run lasts."""
 
     def __init__(
-        self, peers: Peers, radio: Radio, digital: Digital, layout: Layout, arrived: Arrived
+        self, peers: Peers[Inbox], radio: Radio, digital: Digital, layout: Layout, arrived: Arrived
     ) -> None:
         self._peers = peers
         self._radio = radio
@@ -57,18 +72,12 @@ class Gossip:
     def encode(self, x: torch.Tensor, round_: int, sweep: int) -> Sent:
         """Turn the parameters x, shape (num_values,), into radio packets, once for all neighbours."""
         [outgoing] = self._buffers.take(1)
-        rounding = None
-        if self._layout.kind == "int8":
-            seed = self._radio.experiment.seed
-            rounding = stream(seed, Purpose.QUANTISATION, round_=round_, attempt=sweep, a=self._peers.device)
-        shape = self._shape(sweep)
-        payload = outgoing.payload[shape.side_bytes :]
-        encode(x.numpy(), self._layout, payload, rounding)
+        rounding = rounding_stream(self._radio, round_, sweep, self._peers.device)
+        payload = outgoing.payload[self._shape(sweep).side_bytes :]
+        xhat = write_packets(x, self._layout, payload, rounding)
         if self._adaptive:
             self._radio.said.write(outgoing.payload)
-        lossless = self._layout.kind == "float32"
-        self._own = x.numpy() if lossless else decode(payload, self._layout)
-        xhat = None if lossless else torch.from_numpy(self._own)
+        self._own = (x if xhat is None else xhat).numpy()
         return Sent(dict.fromkeys(self._peers.neighbours, outgoing), xhat)
 
     def begin(self, sent: Sent, round_: int, sweep: int) -> None:

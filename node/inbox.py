@@ -10,98 +10,14 @@ not caught up since.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from math import inf
 from typing import TypeAlias
 
-from protocol.codec import Bytes, Layout, selected
-from protocol.errors import FrameError
-from protocol.frame import FLAG_FINAL, FLAG_LEAVES, FLAG_VOID, Header, Kind
+from node.door import SCHEDULED, Expected, Frame, Part, Position, Verdict
+from protocol.frame import FLAG_LEAVES, Kind
 
 Awaited: TypeAlias = tuple[int, Kind, int]
 """A frame of this round: its part, kind and attempt."""
-Position: TypeAlias = tuple[int, int]
-"""How far a device is: its round, and in it the sweep, or SCHEDULED before the first one."""
-
-SCHEDULED = -1
-_FLAGS = FLAG_FINAL | FLAG_LEAVES | FLAG_VOID
-
-
-class Verdict(StrEnum):
-    """What the inbox did with a frame."""
-
-    TAKEN = "taken"
-    EARLY = "early"
-    STALE = "stale round"
-    DUPLICATE = "duplicate"
-    FOREIGN_RUN = "another run"
-    FOREIGN_EPOCH = "another epoch"
-    STRANGER = "not a neighbour"
-    REBORN = "another incarnation"
-    SHAPE = "another model or codec"
-    TOO_EARLY = "too many rounds ahead"
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame as it arrived: the payload is received memory and must not be written."""
-
-    header: Header
-    payload: Bytes
-
-    @property
-    def is_void(self) -> bool:
-        """Whether it only stands for one that its sender had no time to send."""
-        return bool(self.header.flags & FLAG_VOID)
-
-
-@dataclass(frozen=True)
-class Part:
-    """What the frames of one part of a round are like: bytes of each kind at attempt 0, and their packets."""
-
-    payload_bytes: Mapping[Kind, int]
-    layout: Layout
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What every frame of this run must say about itself."""
-
-    run: int
-    epoch: int
-    shape: tuple[int, int, int, int]
-    sweep: Part
-    num_sweeps: int = 1
-    """Parts 0 to num_sweeps - 1 are sweeps; what comes behind them is up to the schedule."""
-    modulations: frozenset[int] = frozenset({0})
-    """Numbers that frames of parameters may carry."""
-    max_attempts: int = 1
-
-    def position(self, header: Header) -> Position:
-        """Return how far the sender of a frame is."""
-        return header.round, header.part if header.part < self.num_sweeps else SCHEDULED
-
-    def fits(self, frame: Frame, scheduled: Mapping[int, Part]) -> bool:
-        """Say whether a frame is of this run's model and codec, and as long as it must be."""
-        header = frame.header
-        part = self.sweep if header.part < self.num_sweeps else scheduled.get(header.part)
-        shape = (header.codec, header.flags & ~_FLAGS, header.num_values, header.packet_bytes)
-        if part is None or shape != self.shape or header.payload_bytes != len(frame.payload):
-            return False
-        size = part.payload_bytes.get(header.kind)
-        if size is None or header.attempt >= self.max_attempts:
-            return False
-        if frame.is_void:
-            return not header.payload_bytes
-        if header.modulation not in (self.modulations if header.kind is Kind.PARAMETERS else {0}):
-            return False
-        if header.attempt == 0 or header.kind is not Kind.PARAMETERS:
-            return len(frame.payload) == size
-        try:
-            selected(frame.payload, part.layout)
-        except FrameError:
-            return False
-        return True
 
 
 @dataclass
@@ -275,18 +191,11 @@ class Inbox:
     def _judge(self, frame: Frame) -> Verdict:
         header, expected = frame.header, self._expected
         sender = self._senders.get(header.sender)
-        if header.run != expected.run:
-            return Verdict.FOREIGN_RUN
-        if header.epoch != expected.epoch:
-            return Verdict.FOREIGN_EPOCH
-        if sender is None:
-            return Verdict.STRANGER
-        if header.incarnation != sender.incarnation:
-            return Verdict.REBORN
+        refusal = expected.refusal(frame, sender.incarnation if sender else None, self._scheduled)
+        if sender is None or refusal:
+            return refusal or Verdict.STRANGER
         if header.kind is Kind.GONE_ON:
-            return Verdict.SHAPE if header.payload_bytes or len(frame.payload) else Verdict.TAKEN
-        if not expected.fits(frame, self._scheduled):
-            return Verdict.SHAPE
+            return Verdict.TAKEN
         position = expected.position(header)
         if position < self._position:
             sender.position = max(sender.position, position)

@@ -3,6 +3,7 @@
 from time import monotonic
 
 from node.control import SLICE_WALL_S, Control
+from node.door import Keeper
 from node.peers import Peers
 from protocol.config import Runtime
 
@@ -19,7 +20,7 @@ class Pacer:
         self._start_s = monotonic()
         self._missed = 0
 
-    def hold(self, air_s: float, peers: Peers, control: Control) -> None:
+    def hold(self, air_s: float, peers: Peers[Keeper], control: Control) -> None:
         """Wait until modelled time air_s; hears the coordinator meanwhile, so raises Leave as `heed` does."""
         if self._runtime.clock != "paced":
             return

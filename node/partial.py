@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from node.digital import Inbound, Shape, accumulate_
+from node.antenna import Shape
+from node.digital import Inbound, accumulate_
 from node.mixing import Arrived
 from node.transport.zmq import Buffers, Outgoing
 from protocol.access import COUNT_BITS

@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from node.control import Control
-from node.inbox import Expected, Frame, Inbox, Part
+from node.door import Frame, Keeper
 from node.transport.zmq import Outgoing, ZmqTransport
 from protocol.codec import Layout
 from protocol.errors import FrameError
@@ -23,8 +24,9 @@ from protocol.frame import (
     unpack,
 )
 from protocol.messages import Neighbour, Welcome
-from protocol.modulation import permitted
-from protocol.radio import Modulation, Radio
+from protocol.radio import Modulation
+
+KeeperT_co = TypeVar("KeeperT_co", bound=Keeper, covariant=True)
 
 NOTHING = Outgoing(np.empty(0, dtype=np.uint8))
 
@@ -41,7 +43,7 @@ class Stamp:
     void: bool = False
 
 
-class Peers:
+class Peers(Generic[KeeperT_co]):
     """One device's neighbours, for as long as the run lasts."""
 
     def __init__(
@@ -50,7 +52,7 @@ class Peers:
         neighbours: Iterable[Neighbour],
         transport: ZmqTransport,
         layout: Layout,
-        payload_bytes: dict[Kind, int],
+        inbox: KeeperT_co,
     ) -> None:
         self._me = welcome
         self._transport = transport
@@ -61,18 +63,7 @@ class Peers:
         self.leaves = False
         """Whether this is this device's last round, which its frames tell."""
         self.neighbours = {n.device: n for n in sorted(neighbours, key=lambda n: n.device)}
-        self.inbox = Inbox(
-            Expected(
-                run=self._run,
-                epoch=welcome.epoch,
-                shape=self._shape,
-                sweep=Part(payload_bytes, layout),
-                num_sweeps=welcome.experiment.aggregation.sweeps,
-                modulations=modulation_numbers(welcome.experiment.radio),
-                max_attempts=welcome.experiment.radio.attempts,
-            ),
-            {n.device: n.incarnation for n in self.neighbours.values()},
-        )
+        self.inbox = inbox
 
     @property
     def device(self) -> int:
@@ -160,10 +151,3 @@ class Peers:
         self.inbox.dropped.clear()
         self._misnamed.clear()
         return dict(counts)
-
-
-def modulation_numbers(radio: Radio) -> frozenset[int]:
-    """Return what frames of parameters may say of their modulation; analog ones have none."""
-    if radio.scheme == "analog":
-        return frozenset({0})
-    return frozenset(MODULATION_NUMBER[modulation] for modulation in permitted(radio))

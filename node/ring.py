@@ -13,7 +13,7 @@ from typing import Literal
 
 from node.averaging import Averaging, Program, Turns
 from node.digital import Digital, Inbound
-from node.inbox import Part
+from node.door import Part
 from node.partial import Partial
 from protocol.codec import Layout
 from protocol.messages import RingPlace

@@ -10,7 +10,7 @@ from typing import Literal
 
 from node.averaging import Averaging, Program, Turns
 from node.digital import Digital, Inbound
-from node.inbox import Part
+from node.door import Part
 from protocol.codec import Layout
 from protocol.messages import TreePlace
 
