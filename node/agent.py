@@ -157,9 +157,10 @@ def consensus_sample(seed: int, num_values: int) -> torch.Tensor:
 
 
 def num_pieces(experiment: Experiment) -> int:
-    """Return how many frames a tree or a ring may cut the parameters into; none where all gossip."""
+    """Return how many frames may wait beside one a round: pieces of a tree or a ring, or older ones."""
     aggregation = experiment.aggregation
-    return max(aggregation.chunks, experiment.devices) if aggregation.is_scheduled else 0
+    pieces = max(aggregation.chunks, experiment.devices) if aggregation.is_scheduled else 0
+    return pieces + aggregation.staleness_rounds
 
 
 def is_evaluated(experiment: Experiment, round_: int) -> bool:

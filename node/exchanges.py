@@ -14,7 +14,7 @@ from node.antenna import Antenna
 from node.averaging import Averaging
 from node.control import SLICE_WALL_S, Control
 from node.digital import Digital
-from node.door import Expected
+from node.door import Expected, Keeper
 from node.gossip import Gossip
 from node.inbox import Inbox
 from node.mixing import Arrived, mixing_step
@@ -22,6 +22,7 @@ from node.peers import Peers
 from node.radio import Radio
 from node.ring import Ring
 from node.scheme import Scheme, Sent
+from node.stale import StaleGossip, mailboxes
 from node.stopwatch import Stopwatch
 from node.transport.zmq import ZmqTransport
 from node.tree import Tree
@@ -41,22 +42,33 @@ class Exchanges:
         self._liveness_wall_s = experiment.runtime.liveness_wall_s
         self._arrived = Arrived(layout)
         self.radio = Radio(experiment, start, layout, welcome.device)
+        self._layout = layout
+        self._averaging: Averaging | None = None
+        self._digital: Digital | None = None
+        """What schedules are followed over, where there can be some."""
+        self.peers: Peers[Keeper]
+        self._scheme: Scheme
+        if experiment.aggregation.staleness_rounds:
+            boxes = mailboxes(welcome, start, layout, self.radio.grid.access)
+            boxed = Peers(welcome, start.neighbours, transport, layout, boxes)
+            self.peers = boxed
+            self._scheme = StaleGossip(boxed, Antenna(boxed, self.radio), layout, self._arrived)
+            return
         analog = experiment.radio.scheme == "analog"
         if analog:
             sizes = Analog.payload_bytes(layout, num_blocks(experiment.radio, layout))
         else:
             sizes = Gossip.payload_bytes(experiment.training, layout)
-        incarnations = {n.device: n.incarnation for n in start.neighbours}
-        inbox = Inbox(Expected.of(welcome, layout, sizes), incarnations)
-        self.peers = Peers(welcome, start.neighbours, transport, layout, inbox)
-        self._digital = Digital(self.peers, Antenna(self.peers, self.radio))
-        self._layout = layout
-        self._averaging: Averaging | None = None
-        self._scheme: Scheme = (
-            Analog(self.peers, self.radio, layout, self._arrived, x)
-            if analog
-            else Gossip(self.peers, self.radio, self._digital, layout, self._arrived)
+        inbox = Inbox(
+            Expected.of(welcome, layout, sizes), {n.device: n.incarnation for n in start.neighbours}
         )
+        peers = Peers(welcome, start.neighbours, transport, layout, inbox)
+        self.peers = peers
+        if analog:
+            self._scheme = Analog(peers, self.radio, layout, self._arrived, x)
+        else:
+            self._digital = Digital(peers, Antenna(peers, self.radio))
+            self._scheme = Gossip(peers, self.radio, self._digital, layout, self._arrived)
 
     def reschedule(self, round_: int, control: Control, watch: Stopwatch) -> None:
         """Before an epoch's first round, tell the coordinator how neighbours are heard, and do as it says.
@@ -73,6 +85,8 @@ class Exchanges:
 
     def follow(self, schedule: Schedule | None) -> None:
         """Average by a schedule from the next round on, or gossip."""
+        if self._digital is None:
+            return
         match schedule.place if schedule else None:
             case TreePlace() as place:
                 self._averaging = Tree(self._digital, place, self._layout)
@@ -80,7 +94,7 @@ class Exchanges:
                 self._averaging = Ring(self._digital, place, self._layout)
             case None:
                 self._averaging = None
-        self.peers.inbox.expect(
+        self._digital.peers.inbox.expect(
             self._averaging.parts if self._averaging else {}, since=schedule.round if schedule else 0
         )
 

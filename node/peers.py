@@ -41,6 +41,7 @@ class Stamp:
     modulation: Modulation | None = None
     final: bool = False
     void: bool = False
+    leaves: bool = False
 
 
 class Peers(Generic[KeeperT_co]):
@@ -72,6 +73,7 @@ class Peers(Generic[KeeperT_co]):
 
     def send(self, devices: Iterable[int], kind: Kind, outgoing: Outgoing, stamp: Stamp) -> list[int]:
         """Send a frame of this round to neighbours; return those whose queue was not full or gone."""
+        stamp = replace(stamp, leaves=self.leaves)
         return self._send(devices, self._header(kind, outgoing, stamp, self.inbox.round), outgoing)
 
     def keep_back(self, devices: Iterable[int], kind: Kind, stamp: Stamp) -> None:
@@ -83,7 +85,15 @@ class Peers(Generic[KeeperT_co]):
 
         So nobody waits for it. This is no transmission: nobody hears anything.
         """
-        self._send(self.neighbours, self._header(Kind.GONE_ON, NOTHING, Stamp(air_s), round_), NOTHING)
+        stamp = Stamp(air_s, leaves=self.leaves)
+        self._send(self.neighbours, self._header(Kind.GONE_ON, NOTHING, stamp, round_), NOTHING)
+
+    def tell_not_before(self, devices: Iterable[int], round_: int, air_s: float) -> list[int]:
+        """Tell neighbours that this device's next frame is of a round, and does not come before air_s.
+
+        This is no transmission. Returns those who will know.
+        """
+        return self._send(devices, self._header(Kind.GONE_ON, NOTHING, Stamp(air_s), round_), NOTHING)
 
     def _header(self, kind: Kind, outgoing: Outgoing, stamp: Stamp, round_: int) -> Header:
         codec, flags, num_values, packet_bytes = self._shape
@@ -106,7 +116,7 @@ class Peers(Generic[KeeperT_co]):
         )
 
     def _flags(self, stamp: Stamp) -> int:
-        flags = FLAG_LEAVES if self.leaves else 0
+        flags = FLAG_LEAVES if stamp.leaves else 0
         return flags | (FLAG_FINAL if stamp.final else 0) | (FLAG_VOID if stamp.void else 0)
 
     def _send(self, devices: Iterable[int], header: Header, outgoing: Outgoing) -> list[int]:

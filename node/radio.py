@@ -40,6 +40,7 @@ class Tally:
     packets_lost: int = 0
     bit_errors: int = 0
     missing: Missing = ""
+    stale_rounds: int = 0
 
 
 class Radio:
@@ -144,6 +145,7 @@ class Radio:
                 packets_lost=tally.packets_lost,
                 bit_errors=tally.bit_errors,
                 missing=tally.missing,
+                stale_rounds=tally.stale_rounds,
                 tx_air_s=account.tx_air_s,
                 rx_air_s=account.rx_air_s,
                 tx_j=account.tx_j,

@@ -42,6 +42,9 @@ class Aggregation(Section):
     """With `tree`: chunks of the parameters that follow each other up and down."""
     sweeps: Annotated[int, Field(ge=1, le=1000)] = 1
     """Exchanges with the neighbours in a round, each mixed before the next."""
+    staleness_rounds: Annotated[int, Field(ge=0, le=1000)] = 0
+    """With `gossip`: rounds by which what a neighbour last sent may be older than this device's own round,
+    which then goes on without waiting for anything newer; 0: all wait for each other in every round."""
     round_deadline_air_s: Annotated[float, Field(gt=0)] = inf
     """Modelled seconds after its own transmission begins in which a device accepts this round's frames; with
     `tree` and `ring` a partial mean that waited for n others in a row has 1 + n times as long."""
@@ -170,6 +173,7 @@ class Experiment(Section):
         self._what_no_clock_can_tell()
         self._what_cannot_be_kept_to()
         self._what_cannot_adapt()
+        self._what_cannot_be_stale()
         return self
 
     def _what_cannot_adapt(self) -> None:
@@ -200,6 +204,28 @@ class Experiment(Section):
                 "training.averaging = normalised: divides by the steps of SGD, which mean nothing to "
                 "training.optimiser = adamw; use plain"
             )
+
+    def _what_cannot_be_stale(self) -> None:
+        aggregation, radio = self.aggregation, self.radio
+        if not aggregation.staleness_rounds:
+            return
+        digital, deadline_s = radio.scheme == "digital", aggregation.round_deadline_air_s
+        contradictions = {
+            f"aggregation.scheme = {aggregation.scheme} (use gossip)": aggregation.is_scheduled,
+            f"aggregation.sweeps = {aggregation.sweeps} (use 1)": aggregation.sweeps > 1,
+            f"aggregation.round_deadline_air_s = {deadline_s:g} (leave it out)": isfinite(deadline_s),
+            "radio.scheme = analog (use digital)": radio.scheme == "analog",
+            "radio.symmetric = true (use false)": digital and radio.symmetric,
+            f"radio.arq = {radio.arq} (use none)": digital and radio.arq != "none",
+            "radio.bad_packets = accept (use erase)": digital and radio.bad_packets == "accept",
+            "training.local_rounds = adaptive (set a number)": self.training.is_adaptive,
+        }
+        for setting, is_so in contradictions.items():
+            if is_so:
+                raise ValueError(
+                    f"aggregation.staleness_rounds = {aggregation.staleness_rounds}: devices in different "
+                    f"rounds do not wait for each other, as they would with {setting}"
+                )
 
     def _what_does_not_fit_the_devices(self) -> None:
         per_device: dict[str, PerDevice] = {

@@ -197,6 +197,8 @@ class Heard(Message):
     rx_j: float
     missing: Literal["", "air", "wall", "dead"] = ""
     """Why nothing was mixed: late by the model's clock; silent on the host's, or gone on without us; dead."""
+    stale_rounds: NonNegativeInt = 0
+    """How many rounds older than this one the frame was that was mixed (`aggregation.staleness_rounds`)."""
 
 
 class Spent(Message):
