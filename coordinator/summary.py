@@ -116,6 +116,8 @@ class Summary(Modelled):
     """Frames refused at the door (truncated, of a wrong size, of another run, version or epoch, ...)."""
     packets_resent: int
     """Radio packets sent again, counted once for each neighbour they were sent to."""
+    stale_rounds_mean: float | None = None
+    """With `aggregation.staleness_rounds`: by how much frames were older than the round that mixed them."""
     pids: tuple[int, ...]
     """Process of each device."""
     compare: "dict[str, Summary]" = {}
@@ -216,6 +218,7 @@ def summarise(run: History, experiment: Experiment, parameters: list[Path], run_
         frames_missing_dead=missing.count("dead"),
         frames_dropped=sum(sum(report.dropped.values()) for report in run.reports),
         packets_resent=sum(h.packets_resent for h in heard),
+        stale_rounds_mean=_mean_stale_rounds(heard) if experiment.aggregation.staleness_rounds else None,
         **_modelled(run, experiment, alive).model_dump(),
         pids=run.started.pids,
     )
@@ -261,6 +264,12 @@ def _modelled(run: History, experiment: Experiment, alive: set[int]) -> Modelled
         joules_per_device=tuple(j.total for j in devices),
         joules_per_link={f"{a}-{b}": joules for (a, b), joules in links.items()},
     )
+
+
+def _mean_stale_rounds(heard: Iterable[Heard]) -> float | None:
+    """Return the mean over all frames that were mixed, as often as they were."""
+    ages = [h.stale_rounds for h in heard if not h.missing]
+    return sum(ages) / len(ages) if ages else None
 
 
 def _last(run: History, value: Literal["accuracy", "loss"]) -> list[float]:

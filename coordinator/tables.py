@@ -60,6 +60,8 @@ def summary_table(summary: Summary) -> Table:
         "  receiving (J)": lambda s: _number(s.joules_rx, ".3g"),
         "  idling (J)": lambda s: _number(s.joules_idle, ".3g"),
     }
+    if any(s.stale_rounds_mean is not None for s in columns.values()):
+        rows["staleness of what was mixed, mean (rounds)"] = lambda s: _number(s.stale_rounds_mean, ".2f")
     if any(s.clock == "paced" for s in columns.values()):
         rows["paced clock"] = lambda s: "" if s.clock != "paced" else "valid" if s.valid else "INVALID"
     for name, value in rows.items():

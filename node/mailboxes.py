@@ -62,13 +62,23 @@ class Mailboxes:
         self._round = 0
         self._air_s = 0.0
         """The end of the last round that is settled."""
-        self._awaited: list[int] = []
+        self.waits_for: list[int] = []
+        """Neighbours without whose next word it could not be settled."""
         self.dropped: Counter[tuple[int, Verdict]] = Counter()
 
     @property
     def round(self) -> int:
         """The round this device is in."""
         return self._round
+
+    @property
+    def most_to_come(self) -> int:
+        """How many frames can come at most, of all neighbours together, until the end of the next round."""
+        newest = min(self._round + 1 + self._staleness_rounds + 1, self._last_round)
+        return sum(
+            len(sender.frames) if self.is_dead(device) else newest - sender.taken
+            for device, sender in self._senders.items()
+        )
 
     def begin(self, round_: int) -> None:
         """Enter a round."""
@@ -104,7 +114,7 @@ class Mailboxes:
                 for device, sender in self._senders.items()
                 if self._may_send(sender) and (sender.not_before_air_s, sender.round + 1) <= now
             ]
-        self._awaited = lacking
+        self.waits_for = lacking
         if not lacking:
             self._air_s = end_air_s
         return end_air_s, not lacking
@@ -147,9 +157,9 @@ class Mailboxes:
 
     def silence(self) -> list[int]:
         """Give up on whoever is still waited for: each costs one deadline once, until it is heard again."""
-        for device in self._awaited:
+        for device in self.waits_for:
             self._senders[device].silent = True
-        return self._awaited
+        return self.waits_for
 
     @property
     def _oldest(self) -> int:

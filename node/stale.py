@@ -67,10 +67,10 @@ class StaleGossip:
 
     @property
     def at_most_j(self) -> float:
-        """What a round may cost this device at most, without idling [J]: all frames that mailboxes hold."""
+        """What the next round may cost this device at most, without idling [J]."""
         radio, degree = self._radio, len(self._peers.neighbours)
         sends = degree if radio.knobs.cast == "unicast" else min(degree, 1)
-        hears = degree * (2 * self._staleness_rounds + 2)
+        hears = self._peers.inbox.most_to_come
         return radio.grid.access.at_most_j(radio.hardware, sends=sends, to=degree, hears=hears)
 
     def encode(self, x: torch.Tensor, round_: int, sweep: int) -> Sent:

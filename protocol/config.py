@@ -223,8 +223,8 @@ class Experiment(Section):
         for setting, is_so in contradictions.items():
             if is_so:
                 raise ValueError(
-                    f"aggregation.staleness_rounds = {aggregation.staleness_rounds}: devices in different "
-                    f"rounds do not wait for each other, as they would with {setting}"
+                    f"aggregation.staleness_rounds = {aggregation.staleness_rounds}: frames of different "
+                    f"rounds are mixed, which does not go with {setting}"
                 )
 
     def _what_does_not_fit_the_devices(self) -> None:

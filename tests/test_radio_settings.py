@@ -110,6 +110,7 @@ BAD_VALUES = {
         "epoch_rounds": ("0", "must be >= 1 and <= 1000000"),
         "chunks": ("0", "must be >= 1 and <= 4096"),
         "sweeps": ("1001", "must be >= 1 and <= 1000"),
+        "staleness_rounds": ("-1", "must be >= 0 and <= 1000"),
         "round_deadline_air_s": ("0", "must be > 0 seconds"),
         "step": ("1.5", "must be > 0 and <= 1"),
         "step_decay_rounds": ("0", "must be > 0"),
@@ -196,7 +197,42 @@ SILENT = (
     "probability below 1e-06"
 )
 
+STALE = "aggregation.staleness_rounds = 2: frames of different rounds are mixed, which does not go with {}"
+ONE_SIDED = ["radio.symmetric=false", "aggregation.staleness_rounds=2"]
+
 CONTRADICTIONS = {
+    "stale frames along a tree": (
+        [*ONE_SIDED, "aggregation.scheme=tree"],
+        STALE.format("aggregation.scheme = tree (use gossip)"),
+    ),
+    "stale frames in sweeps": (
+        [*ONE_SIDED, "aggregation.sweeps=3"],
+        STALE.format("aggregation.sweeps = 3 (use 1)"),
+    ),
+    "stale frames until a deadline": (
+        [*ONE_SIDED, "aggregation.round_deadline_air_s=0.5"],
+        STALE.format("aggregation.round_deadline_air_s = 0.5 (leave it out)"),
+    ),
+    "stale sums": (
+        [*ONE_SIDED, "radio.scheme=analog"],
+        STALE.format("radio.scheme = analog (use digital)"),
+    ),
+    "stale frames with symmetric losses": (
+        ["radio.symmetric=true", "aggregation.staleness_rounds=2"],
+        STALE.format("radio.symmetric = true (use false)"),
+    ),
+    "stale frames that are asked for again": (
+        [*ONE_SIDED, "radio.arq=selective_repeat"],
+        STALE.format("radio.arq = selective_repeat (use none)"),
+    ),
+    "stale frames with their flipped bits": (
+        [*ONE_SIDED, "radio.bad_packets=accept"],
+        STALE.format("radio.bad_packets = accept (use erase)"),
+    ),
+    "stale frames that tell of local rounds": (
+        [*ONE_SIDED, "budget.joules=9", "training.local_rounds=adaptive"],
+        STALE.format("training.local_rounds = adaptive (set a number)"),
+    ),
     "a matrix without a file": (
         ["radio.snr=matrix"],
         "radio.snr = matrix: needs radio.snr_file",
@@ -536,7 +572,9 @@ KNOBS = Experiment(
     ),
 )
 OTHERS = Experiment(
+    aggregation=Aggregation(staleness_rounds=2),
     radio=Radio(
+        symmetric=False,
         coherence_rounds=3,
         packet_errors="sionna",
         code_rate=0.5,
