@@ -78,6 +78,8 @@ class StaleGossip:
         [outgoing] = self._buffers.take(1)
         rounding = rounding_stream(self._radio, round_, sweep, self._peers.device)
         xhat = write_packets(x, self._layout, outgoing.payload, rounding)
+        if self._radio.experiment.runtime.clock == "paced":  # it is sent only when that moment has come
+            self._tell(round_, self._radio.air_s)
         return Sent(dict.fromkeys(self._peers.neighbours, outgoing), xhat)
 
     def begin(self, sent: Sent, round_: int, sweep: int) -> None:
@@ -103,8 +105,8 @@ class StaleGossip:
             return True
         mailboxes = self._peers.inbox
         self._end_air_s, self._settled = mailboxes.settle(self._sent_air_s, self._radio.until_air_s)
+        self._tell(mailboxes.round + 1, self._end_air_s)
         if not self._settled:
-            self._tell()
             return False
         for device in self._peers.neighbours:
             self._hear(device, watch)
@@ -116,12 +118,11 @@ class StaleGossip:
         """Return when the round is over."""
         return self._end_air_s
 
-    def _tell(self) -> None:
+    def _tell(self, next_round: int, air_s: float) -> None:
         """Let all know how late it has become here: they may wait for what cannot come before that."""
-        untold = [device for device, air_s in self._told_air_s.items() if air_s < self._end_air_s]
-        next_round = self._peers.inbox.round + 1
-        for device in self._peers.tell_not_before(untold, next_round, self._end_air_s):
-            self._told_air_s[device] = self._end_air_s
+        untold = [device for device, told_air_s in self._told_air_s.items() if told_air_s < air_s]
+        for device in self._peers.tell_not_before(untold, next_round, air_s):
+            self._told_air_s[device] = air_s
 
     def _hear(self, device: int, watch: Stopwatch) -> None:
         """Pass what has come of a neighbour through the air, and keep the newest of it."""

@@ -18,20 +18,23 @@ from devices import (
     Told,
     complete,
     experiment_of,
+    frame_from,
     incarnation_of,
     learned,
     neighbours_of,
     path,
 )
-from ether import Ether, Faulty, Gone, Port
+from ether import Ether, Faulty, Gone, Port, Script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Oracle
 from rehearsal import experiment_of as run_of
 from rehearsal import rehearse
 
+from node.stopwatch import Stopwatch
 from node.train import Trained
-from protocol.frame import Kind
+from protocol.config import Runtime
+from protocol.frame import FLAG_LEAVES, Kind
 from protocol.messages import NeighbourDied
 from protocol.radio import Device as Hardware
 from protocol.radio import Radio
@@ -51,8 +54,9 @@ def stale(radio, staleness_rounds, **changes):
 
 @dataclass
 class Life(Past):
-    """What a device has been through, what it reserved for its exchanges, and what it dropped."""
+    """What a device has been through, when it was behind, what it reserved, and what it dropped."""
 
+    behind: list = field(default_factory=list)
     at_most_j: list = field(default_factory=list)
     dropped: Counter = field(default_factory=Counter)
 
@@ -62,6 +66,7 @@ def live(device, computing, *, control=None):
     past = Life()
     for round_, seconds in enumerate(computing):
         device.learn(round_, trained=Trained(1.0, seconds, 0.5))
+        past.behind.append(device.exchanges.is_behind(round_))
         past.at_most_j.append(device.exchanges.at_most_j)
         sent, arrived = device.sweep(round_, 0, control=control(round_) if control else None)
         arrived.mix_(device.x, sent.xhat)
@@ -177,6 +182,7 @@ def test_whatever_arrives_when_it_is_what_happens_in_the_order_of_the_models_clo
         assert all(age <= staleness_rounds for of_all in ages for age in of_all.values())
         assert all(h.missing in ("", "air") for heard in past.heard for h in heard.values())
         assert not past.dropped
+        assert not any(past.behind)
         spent_j = [sum(h.tx_j + h.rx_j for h in heard.values()) for heard in past.heard]
         assert all(j <= most * (1 + 1e-12) for j, most in zip(spent_j, past.at_most_j, strict=True))
         np.testing.assert_allclose(past.x, expected[device]["x"], atol=2e-5)
@@ -208,6 +214,19 @@ def test_who_is_slow_holds_up_nobody_but_for_what_is_too_old():
         assert [ages[0] for ages in staleness(pasts[device])] == [0, 0, 2, 2, 2, 2]
     in_step, _, _ = live_all(stale(IDEAL, 0), complete(3), computing)
     assert {device: past.air_s[-1] for device, past in in_step.items()} == {0: 60, 1: 60, 2: 60}
+
+
+@pytest.mark.parametrize("staleness_rounds", [0, 1, 2, 3])
+def test_who_is_slow_for_good_sets_the_pace_of_all_later_with_every_hop(staleness_rounds):
+    """(R + 1 - (s + 1) h) tau + (h - 1) c, h hops away from it."""
+    slow_s, quick_s, num_rounds = 10, 1, 20
+    computing = [[slow_s] * num_rounds, *[[quick_s] * num_rounds] * 4]
+    pasts, _, _ = live_all(stale(IDEAL, staleness_rounds), path(5), computing)
+    ends = [
+        (num_rounds + 1 - (staleness_rounds + 1) * hops) * slow_s + (hops - 1) * quick_s
+        for hops in range(1, 5)
+    ]
+    assert [past.air_s[-1] for past in pasts.values()] == [num_rounds * slow_s, *ends]
 
 
 def test_the_same_frame_counts_again_until_there_is_a_newer_one():
@@ -260,12 +279,18 @@ def test_who_waits_idly_draws_power_and_hears_every_frame_once():
 # The air
 
 
-@pytest.mark.parametrize("codec", ["float32", "float16", "int8"])
-def test_the_air_is_that_of_the_senders_round_whenever_it_is_used(codec):
+IN_TURNS = SLOTS.model_copy(update={"cast": "unicast", "coherence_packets": 3})
+
+
+@pytest.mark.parametrize(
+    ("codec", "radio"),
+    [("float32", SLOTS), ("float16", SLOTS), ("int8", SLOTS), ("float32", IN_TURNS)],
+)
+def test_the_air_is_that_of_the_senders_round_whenever_it_is_used(codec, radio):
     """What a lossy link delivers of a frame is what it delivers of it in step."""
-    experiment = stale(SLOTS, 2, codec=codec)
+    experiment = stale(radio, 2, codec=codec)
     weights = complete(3)
-    oracle = Oracle(experiment_of(SLOTS, codec=codec), weights, snr_db=lambda a, b: 14.0)
+    oracle = Oracle(experiment_of(radio, codec=codec), weights, snr_db=lambda a, b: 14.0)
     computing = [[60] * 5, [1] * 5, [1] * 5]
     pasts, _, _ = live_all(experiment, weights, computing, snr_db=14.0)
     again, _, _ = live_all(experiment, weights, computing, snr_db=14.0, seed=5)
@@ -312,6 +337,20 @@ def test_there_is_no_waiting_for_the_models_clock_where_there_is_none():
     assert ages == {0, 1, 2}
 
 
+def test_a_paced_clock_says_what_time_it_will_be_before_it_is():
+    """Or the others would miss their own deadlines, waiting until it has sent what comes later."""
+    experiment = stale(LINKS, 1)
+    paced = experiment.model_copy(update={"runtime": Runtime(clock="paced")})
+    for one, told in ((experiment, []), (paced, [(Kind.GONE_ON, 0, 7.0)])):
+        script = Script(frame_from(experiment, 1, air_s=50.0))
+        device = Device(one, complete(2), 0, script)
+        device.learn(0, trained=Trained(1.0, 7, 0.5))
+        sent = device.exchanges.encode(device.x, 0)
+        assert [(header.kind, header.round, header.air_s) for _, header, _ in script.said] == told
+        device.exchanges.exchange(sent, 0, Told(), Stopwatch())
+        assert script.said[-1][1].kind is Kind.PARAMETERS
+
+
 # Who dies, hangs or comes to an end
 
 
@@ -355,6 +394,7 @@ def test_who_hangs_costs_one_deadline_and_is_heard_again_when_it_is_back():
 
     pasts, ether, _ = live_all(experiment, weights, [[1] * 12] * 2, ports=open_ports, control=control)
     assert "wall" in missing(pasts[0], 1)
+    assert any(pasts[1].behind)
     assert ether.wall_s == pytest.approx(LIVENESS_WALL_S + 1)
     assert len(pasts[0].x) == len(pasts[1].x) == 12
 
@@ -371,6 +411,19 @@ class Held(Told):
             self._port, port = None, self._port
             port.stall(LIVENESS_WALL_S + 1)
         return []
+
+
+def test_who_leaves_has_not_left_while_it_waits_in_its_last_round():
+    experiment = stale(LINKS, 1)
+    script = Script(*(frame_from(experiment, 1, round_=r, air_s=50.0 * r) for r in range(4)))
+    device = Device(experiment, complete(2), 0, script, snr_db=lambda a, b: NOTHING_LOST_DB)
+    for round_ in range(3):
+        device.exchanges.peers.leaves = round_ == 2
+        device.exchange(round_)
+    *_, (_, last, _), (_, waiting, _) = script.said
+    assert (last.kind, bool(last.flags & FLAG_LEAVES)) == (Kind.PARAMETERS, True)
+    assert (waiting.kind, bool(waiting.flags & FLAG_LEAVES)) == (Kind.GONE_ON, False)
+    assert (waiting.round, waiting.air_s) == (3, 50 + FRAME_S)  # when that of round 1 had come
 
 
 # Whole runs: who leaves, and what everybody may spend
