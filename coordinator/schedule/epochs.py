@@ -29,6 +29,8 @@ from protocol.theory.contraction import contraction
 
 CONSENSUS_ERROR = 0.01
 """Share of the squared distance from consensus that gossip may leave to count as averaging."""
+UNLIMITED = 1e6
+"""Times the most that anybody has left: what a device without a budget counts as having."""
 CLARKE = 0.423
 """Coherence time times Doppler shift (Rappaport, "Wireless Communications", 2nd ed., eq. 5.40.c)."""
 
@@ -161,10 +163,13 @@ class Epochs:
 
     def _fair(self, links: LinkCosts, joules_left: Mapping[int, float]) -> LinkCosts:
         """Weigh joules by what they are of the payer's remainder, where there are budgets."""
-        left = np.array([joules_left.get(device, 1.0) for device in range(links.num_devices)])
-        if not joules_left or not np.isfinite(left[links.devices]).all():
+        left = np.array([joules_left.get(device, inf) for device in range(links.num_devices)])
+        limited = left[np.isfinite(left)]
+        if not len(limited):
             return links
-        return budget_weights(links, np.maximum(left, np.finfo(float).tiny))
+        # Next to nothing, but of those who may spend without end still the one that needs less.
+        without_end = UNLIMITED * max(limited.max(), np.finfo(float).tiny)
+        return budget_weights(links, np.clip(left, np.finfo(float).tiny, without_end))
 
     def contraction(self, absent: Collection[int] = ()) -> float:
         """Return how much one sweep of gossip among those present shrinks the squared distance, at most."""
