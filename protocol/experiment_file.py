@@ -4,10 +4,10 @@ import difflib
 import json
 import textwrap
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
@@ -142,6 +142,8 @@ def _one_line(fault: ErrorDetails) -> str:
     unit = unit_of(where)
     if fault["type"] == "model_type":
         return f"{given}: expected a section with keys"
+    if fault["type"] == "no_boolean":
+        return f"{given}: {fault['msg']}"
     if fault["type"] == "literal_error":
         return f"{given}: expected {fault['ctx']['expected']}"
     if fault["type"].startswith(("greater", "less", "finite")) and (limits := _limits(loc)):
@@ -204,7 +206,8 @@ def _limits(location: tuple[int | str, ...]) -> str:
     """Say the range of a field from its own constraints, both ends."""
     fields = [part for part in location if isinstance(part, str)]
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    metadata = _section_at(tuple(fields[:-1])).model_fields[fields[-1]].metadata
+    field = _section_at(tuple(fields[:-1])).model_fields[fields[-1]]
+    metadata = [*field.metadata, *_metadata_in(field.annotation)]
     bounds = [
         f"{sign} {bound:g}" if isinstance(bound, float) else f"{sign} {bound}"
         for limit in metadata
@@ -213,6 +216,14 @@ def _limits(location: tuple[int | str, ...]) -> str:
     ]
     finite = any(getattr(limit, "allow_inf_nan", None) is False for limit in metadata)
     return " and ".join(["finite", *bounds] if finite else bounds)
+
+
+def _metadata_in(annotation: object) -> Iterator[object]:
+    """Yield the constraints on the members of a union, such as a number or a word."""
+    for arg in get_args(annotation):
+        if isinstance(arg, FieldInfo):
+            yield from arg.metadata
+        yield from _metadata_in(arg)
 
 
 def unit_of(name: str) -> str:

@@ -53,6 +53,8 @@ def test_the_nearest_word_or_all_of_them():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("devices = true", "devices = True: is neither true nor false"),
+        ("[budget]\njoules = true", "budget.joules = True: is neither true nor false"),
         ("devices = 0", "devices = 0: must be >= 1 and <= 4096"),
         ("rounds = 100000000", "rounds = 100000000: must be >= 1 and <= 10000000"),
         ("seed = -1", "seed = -1: must be >= 0 and < 9223372036854775808"),
@@ -85,7 +87,7 @@ def test_out_of_range_says_range_and_unit(write, text, said):
         ('[radio]\ntx_power_dbm = "loud"', "radio.tx_power_dbm = 'loud': input should be a valid number"),
         ("radio = 3", "radio = 3: expected a section with keys"),
         ('name = "a/b"', "name = 'a/b': string should match"),
-        ("[model]\nchannels = [8, 0]", "model.channels.1 = 0: input should be greater than or equal to 1"),
+        ("[model]\nchannels = [8, 0]", "model.channels.1 = 0: must be >= 1 and <= 4096"),
     ],
 )
 def test_a_wrong_value_says_what_is_expected(write, text, said):
@@ -274,7 +276,8 @@ def test_edges_lie_relative_to_the_experiment_not_to_the_shell(tmp_path, monkeyp
     ("value", "reason"),
     [
         ("fast", "training.local_rounds = 'fast': expected 'adaptive'"),
-        ("-1", "training.local_rounds = -1: input should be greater than or equal to 0"),
+        ("-1", "training.local_rounds = -1: must be >= 0 and <= 1000000"),
+        ("true", "training.local_rounds = True: is neither true nor false"),
         ("1.5", "training.local_rounds = 1.5: input should be a valid integer, got a number with a fraction"),
     ],
 )
