@@ -6,9 +6,9 @@ depend on the host: it is settled only when nothing of that time can come any mo
 with null messages: Chandy and Misra, "Distributed simulation", IEEE Trans. Software Eng. SE-5, 1979).
 
 Nobody waits in a circle. Let L be the moment until which a device's round k lasts at least: its neighbours
-know it, from its frame or since it has told them, and expect its next frame, of round k + 1, not before L.
-Whoever waits for a newer frame has an L no smaller than its sender's and a higher round, and whoever waits to
-know what comes by L waits for a sender whose (L, k) is smaller: the smallest (L, k) of all waits for nobody.
+know it, by its frame or since it has told them, and its next frame, of round k + 1, begins no earlier. Who
+waits for a newer frame has an L no smaller than its sender's and a higher round, and who waits to know what
+comes by L waits for a sender whose (L, k) is smaller: the smallest (L, k) of all waits for nobody.
 
 With a staleness of s, nobody is more than s + 1 rounds ahead of a neighbour, and in round k none older than
 k - s is still to come: here lie never more than 2 s + 2 frames of a neighbour.
@@ -30,7 +30,7 @@ class _Sender:
     dead: bool = False
     silent: bool = False
     left_air_s: float = inf
-    """When it has gone for good."""
+    """When it has gone for good: from when on something would have come."""
     round: int = -1
     """The newest one heard of it; parameters that all begin with are of round -1."""
     not_before_air_s: float = 0.0
@@ -59,6 +59,7 @@ class Mailboxes:
         self._staleness_rounds = staleness_rounds
         self._last_round = num_rounds - 1
         self._airtimes_s = airtimes_s
+        self._shortest_s = min(airtimes_s.values()) if airtimes_s else 0.0
         self._round = 0
         self._air_s = 0.0
         """The end of the last round that is settled."""
@@ -180,7 +181,7 @@ class Mailboxes:
         if sender is None or refusal:
             return refusal or Verdict.STRANGER
         if header.kind is Kind.GONE_ON:
-            sender.not_before_air_s = max(sender.not_before_air_s, header.air_s)
+            sender.not_before_air_s = max(sender.not_before_air_s, header.air_s + self._shortest_s)
             if header.flags & FLAG_LEAVES:
                 sender.left_air_s = -inf if self._airtimes_s is None else sender.not_before_air_s
             return Verdict.TAKEN
@@ -189,7 +190,8 @@ class Mailboxes:
         if header.round <= sender.round:
             return Verdict.DUPLICATE if header.round == sender.round else Verdict.STALE
         sender.round = header.round
-        sender.not_before_air_s = max(sender.not_before_air_s, self._arrival_air_s(header))
+        next_air_s = self._arrival_air_s(header) + self._shortest_s  # it sends one after the other
+        sender.not_before_air_s = max(sender.not_before_air_s, next_air_s)
         if header.round >= self._oldest - 1:  # waited for once, it is in step again
             sender.silent = False
         if header.round > self._round + self._staleness_rounds + 1:

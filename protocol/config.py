@@ -90,7 +90,8 @@ class Transport(Section):
     kind: Literal["zmq", "memory"] = "zmq"
     """ZeroMQ over TCP, one process per device; or all devices as threads of one process."""
     queue_bytes: Annotated[int, Field(ge=65_536, le=2**40)] = 32 * 2**20
-    """Bound on what may wait at each end of a link; never less than four frames."""
+    """Bound on what may wait at each end of a link; never less than four frames, and four for each round of
+    `aggregation.staleness_rounds`."""
 
 
 class Runtime(Section):

@@ -17,21 +17,21 @@ ROUND = 4
 NOTHING = np.zeros(0, dtype=np.uint8)
 
 
-def mailboxes_at(round_, *, airtimes_s=None, keeps_time=True):
+def mailboxes_at(round_, *, airtime_s=AIRTIME_S, keeps_time=True):
     boxes = Mailboxes(
         EXPECTED,
         NEIGHBOURS,
         staleness_rounds=STALENESS_ROUNDS,
         num_rounds=NUM_ROUNDS,
-        airtimes_s={2: AIRTIME_S, 3: AIRTIME_S} if keeps_time else None,
+        airtimes_s={2: airtime_s, 3: 3 * airtime_s} if keeps_time else None,
     )
     boxes.begin(round_)
     return boxes
 
 
-def frame(sender, round_, arrival_s):
+def frame(sender, round_, arrival_s, *, airtime_s=AIRTIME_S):
     """Return a frame, the last bit of which comes at a moment."""
-    head = replace(header(sender, round_), air_s=arrival_s - AIRTIME_S)
+    head = replace(header(sender, round_), air_s=arrival_s - airtime_s)
     return Frame(head, np.zeros(head.payload_bytes, dtype=np.uint8))
 
 
@@ -62,8 +62,9 @@ def test_a_round_ends_when_there_is_a_frame_of_each_that_is_new_enough():
 
 def test_what_comes_at_the_very_end_counts_if_it_is_of_no_later_round():
     """Where rounds take no time all are of one moment, and one may have gone through several by then."""
-    boxes = mailboxes_at(ROUND)
-    feed(boxes, *(frame(1, round_, 7.0) for round_ in range(3, 7)), frame(2, 4, 7.0))
+    boxes = mailboxes_at(ROUND, airtime_s=0.0)
+    feed(boxes, *(frame(1, round_, 7.0, airtime_s=0.0) for round_ in range(3, 7)))
+    feed(boxes, frame(2, 4, 7.0, airtime_s=0.0))
     assert boxes.settle(7.0, inf) == (7.0, True)  # the next of device 2 is of a later round
     assert rounds_of(boxes.take(1)) == [3, 4]
     assert rounds_of(boxes.take(2)) == [4]
@@ -77,24 +78,31 @@ def test_the_end_is_settled_only_when_nothing_earlier_can_come():
     feed(boxes, frame(1, 3, 5.0), *IN_TIME)
     assert boxes.settle(7.0, inf) == (7.0, False)
     assert boxes.waits_for == [1]
-    feed(boxes, gone_on(1, 4, 6.9))
+    feed(boxes, gone_on(1, 4, 6.4))
     assert boxes.settle(7.0, inf) == (7.0, False)
-    feed(boxes, gone_on(1, 4, 7.1))
+    feed(boxes, gone_on(1, 4, 6.6))  # what begins then has not come before 7.1
     assert boxes.settle(7.0, inf) == (7.0, True)
+
+
+def test_a_frame_tells_that_no_other_comes_for_as_long_as_one_takes():
+    """So those who wait for it go on at once, not when its sender has trained again."""
+    boxes = mailboxes_at(ROUND)
+    feed(boxes, frame(1, 2, 7.0), *IN_TIME)
+    assert boxes.settle(6.0, inf) == (7.0, True)
+    assert boxes.settle(7.5, inf) == (7.5, False)
+    assert boxes.waits_for == [1]
 
 
 def test_the_clock_goes_as_far_as_is_known_while_it_waits():
     """So that others need not wait for what cannot come before: that is what they are told."""
     boxes = mailboxes_at(ROUND)
     feed(boxes, frame(1, 1, 8.0), *IN_TIME)
-    assert boxes.settle(7.0, inf) == (8.0, False)
-    assert boxes.waits_for == [1]
-    feed(boxes, gone_on(1, 2, 8.5))
     assert boxes.settle(7.0, inf) == (8.5, False)
-    feed(boxes, frame(1, 2, 8.75))
-    assert boxes.settle(7.0, inf) == (8.75, False)  # another may come by then
-    feed(boxes, frame(1, 3, 10.0))
-    assert boxes.settle(7.0, inf) == (8.75, True)
+    assert boxes.waits_for == [1]
+    feed(boxes, gone_on(1, 2, 8.25))
+    assert boxes.settle(7.0, inf) == (8.75, False)
+    feed(boxes, frame(1, 2, 8.8))
+    assert boxes.settle(7.0, inf) == (8.8, True)
 
 
 def test_before_its_first_frames_nobody_needs_any():
@@ -103,7 +111,7 @@ def test_before_its_first_frames_nobody_needs_any():
     assert boxes.settle(1.0, inf) == (1.0, True)
     assert boxes.why_missing(1) == "air"
     boxes.begin(STALENESS_ROUNDS)
-    assert boxes.settle(2.0, inf) == (9.0, False)
+    assert boxes.settle(2.0, inf) == (9.5, False)
 
 
 def test_who_must_be_silent_waits_no_longer_on_the_models_clock():
@@ -127,7 +135,7 @@ def test_who_leaves_is_waited_for_until_it_says_when():
     feed(boxes, frame(1, 1, 3.0), *IN_TIME)
     assert boxes.settle(4.0, inf) == (4.0, False)
     feed(boxes, gone_on(1, 2, 6.0, leaves=True))
-    assert boxes.settle(4.0, inf) == (6.0, True)
+    assert boxes.settle(4.0, inf) == (6.5, True)  # had it begun anything, that would have come by now
     assert rounds_of(boxes.take(1)) == [1]
     assert boxes.why_missing(1) == "dead"
     assert not boxes.is_dead(1)  # at that very moment it may have been there
