@@ -92,10 +92,10 @@ def _p2_theory(successes: Sequence[float], bounded: Sequence[float]) -> tuple[Co
 
 
 def _p2_quick() -> tuple[Comparison, ...]:
-    digits, lines = _file("p2-digits"), (("softmax regression", REGRESSION), ("CNN", ()))
+    digits = _file("p2-digits")
     return (
         *_p2_theory((1.0, 0.9, 0.7, 0.5, 0.1), (1.0, 0.5)),
-        knee(digits, lines, successes=(1.0, 0.9, 0.5, 0.1), seeds=SEEDS),
+        knee(digits, (("CNN", ()),), successes=SUCCESSES, seeds=SEEDS),
         analog_over_snr(digits, (*REGRESSION, "rounds=60"), snrs_db=(0, 10, 20), seeds=SEEDS),
         local_rounds_at_equal_joules(
             _file("p2-digits-joules"), local_rounds=(1, 5, 20, 60, 200), practical_rate=0.5, seeds=SEEDS
