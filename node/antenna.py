@@ -67,23 +67,27 @@ class Antenna:
         self._peers = peers
         self._knobs = radio.knobs
         self._ideal = radio.knobs.scheme == "ideal"
-        self._grid, self._answered, self._round = radio.grid, False, 0
+        self.grid = radio.grid
+        """Of the present exchange."""
+        self.answered = False
+        """Whether receivers answer frames in it."""
+        self._round = 0
 
     def begin(self, round_: int, grid: Grid, *, answered: bool) -> None:
         """Enter an exchange, in which receivers answer frames or do not."""
-        self._round, self._grid, self._answered = round_, grid, answered
+        self._round, self.grid, self.answered = round_, grid, answered
 
     def transmit(self, emission: Emission, ready_air_s: float) -> Emitted:
         """Put a transmission on the air, in its first turn that is not before ready_air_s.
 
         Nobody is reached if it or its answers would end after this device has to be silent.
         """
-        shape, receivers, access = emission.shape, emission.receivers, self._grid.access
+        shape, receivers, access = emission.shape, emission.receivers, self.grid.access
         modulation = self._choose(emission)
-        start_air_s = access.data_start_s(ready_air_s, self._grid.slot, emission.turn)
+        start_air_s = access.data_start_s(ready_air_s, self.grid.slot, emission.turn)
         airtime_s = self._airtime_s(shape, modulation)
         end_air_s = start_air_s + airtime_s
-        if not self.radio.has_time_until(access.answered_s(end_air_s) if self._answered else end_air_s):
+        if not self.radio.has_time_until(access.answered_s(end_air_s) if self.answered else end_air_s):
             stamp = Stamp(start_air_s, shape.part, emission.attempt)
             self._peers.keep_back(receivers, Kind.PARAMETERS, stamp)
             return Emitted(start_air_s, 0.0, [])
@@ -118,7 +122,7 @@ class Antenna:
             payload,
             shape.layout,
             self._knobs,
-            self.radio.links[sender].snr(theirs, shape.layout, self._grid.access),
+            self.radio.links[sender].snr(theirs, shape.layout, self.grid.access),
             theirs,
             seed=self.radio.experiment.seed,
             receiver=self._peers.device,
@@ -129,20 +133,18 @@ class Antenna:
         return reception
 
     def _airtime_s(self, shape: Shape, modulation: Modulation) -> float:
-        return self._grid.access.frame_airtime_s(shape.layout, modulation, side_bits=shape.side_bits)
+        return self.grid.access.frame_airtime_s(shape.layout, modulation, side_bits=shape.side_bits)
 
     def _choose(self, emission: Emission) -> Modulation:
         """Choose the highest modulation that meets the target at every receiver, or the most robust one."""
         slowest, *faster = permitted(self._knobs)
-        shape, me, slot = emission.shape, self._peers.device, self._grid.slot
+        shape, me, slot = emission.shape, self._peers.device, self.grid.slot
         for modulation in reversed(faster):
             mine = Transmission(
                 self._round, me, slot, emission.turn, emission.attempt, modulation, shape.part
             )
             table, packet_bits = self.radio.tables.get(modulation), int(shape.layout.packet_bits[0])
-            snrs = [
-                self.radio.links[d].snr(mine, shape.layout, self._grid.access) for d in emission.receivers
-            ]
+            snrs = [self.radio.links[d].snr(mine, shape.layout, self.grid.access) for d in emission.receivers]
             if all(meets_target(self._knobs, modulation, snr, packet_bits, table) for snr in snrs):
                 return modulation
         return slowest

@@ -17,6 +17,7 @@ import torch
 
 from node.digital import Digital, Inbound, Outbound
 from node.door import SCHEDULED, Part
+from node.gossip import rounding_stream
 from node.partial import Partial, PartialFrames
 from node.radio import Grid
 from node.stopwatch import Stopwatch
@@ -26,7 +27,6 @@ from protocol.codec import Chunk
 from protocol.frame import Kind
 from protocol.messages import Averaged
 from protocol.scalars import Scalars
-from protocol.streams import Purpose, stream
 
 Program: TypeAlias = Iterator[Inbound | Outbound]
 """What one device does in order; it yields whatever it waits for, and goes on when nothing more may come."""
@@ -173,11 +173,10 @@ class Averaging(ABC):
         partial.scalars = partial.scalars.joined(self._radio.said)
 
     def _pack(self, partial: Partial, *, part: int) -> Outgoing:
-        """Write the frame of a partial mean; int8 rounds at random, so that no mean is biased."""
-        rng, seed = None, self._radio.experiment.seed
-        if partial.chunk.layout.kind == "int8":
-            rng = stream(seed, Purpose.QUANTISATION, round_=self._round, attempt=part, a=self._device)
-        return self._frames.pack(partial, part, rng)
+        """Write the frame of a partial mean."""
+        layout, seed = partial.chunk.layout, self._radio.experiment.seed
+        rounding = rounding_stream(layout, seed, self._round, part=part, device=self._device)
+        return self._frames.pack(partial, part, rounding)
 
     def _forward(self, partial: Partial, inbound: Inbound, *, part: int) -> Outgoing:
         """Return the frame of a mean as it came, so that nothing is rounded twice.

@@ -90,8 +90,6 @@ class Digital:
         self.radio = antenna.radio
         self._antenna = antenna
         self._knobs = self.radio.knobs
-        self._grid = self.radio.grid
-        self._answered = False
         self._outbounds: list[Outbound] = []
         self._inbounds: list[Inbound] = []
         self._free_air_s: dict[int, float] = {}
@@ -103,7 +101,6 @@ class Digital:
         """Enter an exchange, in which receivers answer frames or do not; nothing is on its way yet."""
         self.peers.inbox.begin(round_, sweep)
         self._antenna.begin(round_, grid, answered=answered)
-        self._grid, self._answered = grid, answered
         self._outbounds, self._inbounds, self._free_air_s = [], [], {}
         self.end_air_s = self.radio.air_s
 
@@ -113,7 +110,7 @@ class Digital:
         """Send a frame to neighbours, each in its turn of this device's slot, not before ready_air_s."""
         together = self._knobs.cast == "broadcast"
         sending = Sending(
-            turns if self._answered else (), max_attempts=self._knobs.attempts, together=together
+            turns if self._antenna.answered else (), max_attempts=self._knobs.attempts, together=together
         )
         outbound = Outbound(shape, outgoing, turns, sending, [], ready_air_s)
         self._outbounds.append(outbound)
@@ -126,7 +123,7 @@ class Digital:
             outbound.reached += reached
         for device in outbound.reached:
             self.radio.tally(device).packets_sent += shape.layout.num_packets
-        if self._answered:
+        if self._antenna.answered:
             self.peers.inbox.await_(outbound.reached, Kind.ACK, part=shape.part)
             for device in turns:
                 self._hear_answer(outbound, device)  # none will come of whoever is gone, or was not reached
@@ -149,7 +146,7 @@ class Digital:
         for inbound in self._inbounds:
             while not inbound.closed and self._hear_frame(inbound, watch):  # closed: back after that
                 pass
-        for outbound in self._outbounds if self._answered else ():
+        for outbound in self._outbounds if self._antenna.answered else ():
             for device in outbound.turns:
                 self._hear_answer(outbound, device)
             for repeat in outbound.sending.repeats():
@@ -196,8 +193,8 @@ class Digital:
         reception = self._antenna.cross(frame.header, payload, shape, turn=inbound.turn)
         watch.lap("air")
         on_time = arrival_air_s <= inbound.deadline_air_s
-        if self._answered:
-            answer_end_s = self._answer_start_s(inbound, arrival_air_s) + self._grid.access.ack_turn_s
+        if self._antenna.answered:
+            answer_end_s = self._answer_start_s(inbound, arrival_air_s) + self._antenna.grid.access.ack_turn_s
             on_time = on_time and answer_end_s <= self.radio.until_air_s
         x = decode(payload, shape.layout)
         fresh = receiving.take(
@@ -215,7 +212,7 @@ class Digital:
         if not receiving.complete:
             self.peers.inbox.await_((inbound.device,), Kind.PARAMETERS, part=part, attempt=attempt + 1)
         watch.lap("decode")
-        if self._answered:
+        if self._antenna.answered:
             answered_air_s = self._answer(inbound, arrival_air_s)
             if on_time:  # what came too late is refused after the round has ended
                 self.end_air_s = max(self.end_air_s, answered_air_s)
@@ -241,12 +238,12 @@ class Digital:
         inbound.pieces.append((x, wanted, fresh))
 
     def _answer_start_s(self, inbound: Inbound, arrival_air_s: float) -> float:
-        turn = self._grid.turns[inbound.device]
-        return self._grid.access.ack_start_s(arrival_air_s, self._grid.slot, turn)
+        turn = self._antenna.grid.turns[inbound.device]
+        return self._antenna.grid.access.ack_start_s(arrival_air_s, self._antenna.grid.slot, turn)
 
     def _answer(self, inbound: Inbound, arrival_air_s: float) -> float:
         """Tell a neighbour which of its packets are here by now; return when that is through."""
-        access, receiving, device = self._grid.access, inbound.receiving, inbound.device
+        access, receiving, device = self._antenna.grid.access, inbound.receiving, inbound.device
         start_air_s = self._answer_start_s(inbound, arrival_air_s)
         if not self.radio.has_time_until(start_air_s + access.ack_turn_s):
             stamp = Stamp(start_air_s, inbound.shape.part, receiving.attempt)
@@ -271,11 +268,11 @@ class Digital:
         if frame.is_void:
             sending.unsent(device)  # it took nothing of this attempt
             return
-        arrival_air_s = frame.header.air_s + self._grid.access.ack_turn_s
+        arrival_air_s = frame.header.air_s + self._antenna.grid.access.ack_turn_s
         got = np.unpackbits(frame.payload, count=outbound.shape.layout.num_packets).view(np.bool_)
         final = bool(frame.header.flags & FLAG_FINAL) or bool(got.all())
         sending.answer(device, got, final=final, air_s=arrival_air_s)
-        self.radio.ledger.receive(device, self._grid.access.ack_turn_s)
+        self.radio.ledger.receive(device, self._antenna.grid.access.ack_turn_s)
         turn = outbound.turns[device]  # what follows was not known before
         self._free_air_s[turn] = max(self._free_air_s[turn], arrival_air_s)
         self.end_air_s = max(self.end_air_s, arrival_air_s)

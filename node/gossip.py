@@ -23,13 +23,23 @@ from protocol.scalars import NUM_BITS, NUM_BYTES, Scalars
 from protocol.streams import Purpose, stream
 
 
-def rounding_stream(radio: Radio, round_: int, sweep: int, device: int) -> np.random.Generator:
-    """Return the generator that a device rounds its parameters to int8 with."""
-    return stream(radio.experiment.seed, Purpose.QUANTISATION, round_=round_, attempt=sweep, a=device)
+def rounding_stream(
+    layout: Layout, seed: int, round_: int, *, part: int, device: int
+) -> np.random.Generator | None:
+    """Return what a device rounds a part of a round to int8 with, at random, so that no mean is biased."""
+    if layout.kind != "int8":
+        return None
+    return stream(seed, Purpose.QUANTISATION, round_=round_, attempt=part, a=device)
+
+
+def at_most_j(radio: Radio, degree: int, *, hears: int) -> float:
+    """Return the most that a frame to all neighbours and hearing so many may cost, without idling [J]."""
+    sends = degree if radio.knobs.cast == "unicast" else min(degree, 1)
+    return radio.grid.access.at_most_j(radio.hardware, sends=sends, to=degree, hears=hears)
 
 
 def write_packets(
-    x: torch.Tensor, layout: Layout, payload: Bytes, rounding: np.random.Generator
+    x: torch.Tensor, layout: Layout, payload: Bytes, rounding: np.random.Generator | None
 ) -> torch.Tensor | None:
     """Write x, shape (num_values,), into a payload; return it as it will be decoded, None if that is x."""
     encode(x.numpy(), layout, payload, rounding)
@@ -58,10 +68,8 @@ class Gossip:
     @property
     def at_most_j(self) -> float:
         """What all sweeps of a round may cost this device at most, without idling [J]."""
-        radio, degree = self._radio, len(self._peers.neighbours)
-        sends = degree if radio.knobs.cast == "unicast" else min(degree, 1)
-        one = radio.grid.access.at_most_j(radio.hardware, sends=sends, to=degree, hears=degree)
-        return radio.experiment.aggregation.sweeps * one
+        degree = len(self._peers.neighbours)
+        return self._radio.experiment.aggregation.sweeps * at_most_j(self._radio, degree, hears=degree)
 
     @staticmethod
     def payload_bytes(training: Training, layout: Layout) -> dict[Kind, int]:
@@ -72,7 +80,8 @@ class Gossip:
     def encode(self, x: torch.Tensor, round_: int, sweep: int) -> Sent:
         """Turn the parameters x, shape (num_values,), into radio packets, once for all neighbours."""
         [outgoing] = self._buffers.take(1)
-        rounding = rounding_stream(self._radio, round_, sweep, self._peers.device)
+        seed, me = self._radio.experiment.seed, self._peers.device
+        rounding = rounding_stream(self._layout, seed, round_, part=sweep, device=me)
         payload = outgoing.payload[self._shape(sweep).side_bytes :]
         xhat = write_packets(x, self._layout, payload, rounding)
         if self._adaptive:

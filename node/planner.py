@@ -12,7 +12,7 @@ from node.radio import Radio
 from node.train import Trained
 from protocol.config import Experiment
 from protocol.messages import Averaged, Prospect
-from protocol.reserve import Exchange, num_relied_on, starts_epoch
+from protocol.reserve import Exchange, num_ahead, num_relied_on
 from protocol.scalars import Scalars
 from protocol.theory.bounds import Coefficients, coefficients
 from protocol.theory.caps import Budget, RoundCosts, affordable
@@ -119,11 +119,8 @@ class Planner:
         aggregation, num_rounds, following = self._experiment.aggregation, self._experiment.rounds, round_ + 1
         if following == num_rounds:
             return ""
-        begins = starts_epoch(aggregation, following)
-        return self.why_leave(
-            1 + (num_relied_on(aggregation, following, num_rounds=num_rounds) if begins else 1),
-            exchange_at_most_j,
-        )
+        ahead = num_ahead(aggregation, following, num_rounds=num_rounds)
+        return self.why_leave(1 + ahead, exchange_at_most_j)
 
     def why_cut_off(self, averaged: Averaged | None, gossip_at_most_j: float) -> str:
         """Say why it cannot gossip in place of a schedule that broke; empty if it need not or can."""

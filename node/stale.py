@@ -10,7 +10,7 @@ import torch
 
 from node.antenna import Antenna, Emission, Shape
 from node.door import Expected
-from node.gossip import rounding_stream, write_packets
+from node.gossip import at_most_j, rounding_stream, write_packets
 from node.mailboxes import Mailboxes
 from node.mixing import Arrived
 from node.peers import Peers
@@ -68,15 +68,14 @@ class StaleGossip:
     @property
     def at_most_j(self) -> float:
         """What the next round may cost this device at most, without idling [J]."""
-        radio, degree = self._radio, len(self._peers.neighbours)
-        sends = degree if radio.knobs.cast == "unicast" else min(degree, 1)
-        hears = self._peers.inbox.most_to_come
-        return radio.grid.access.at_most_j(radio.hardware, sends=sends, to=degree, hears=hears)
+        peers = self._peers
+        return at_most_j(self._radio, len(peers.neighbours), hears=peers.inbox.most_to_come)
 
     def encode(self, x: torch.Tensor, round_: int, sweep: int) -> Sent:
         """Turn the parameters x, shape (num_values,), into radio packets, once for all neighbours."""
         [outgoing] = self._buffers.take(1)
-        rounding = rounding_stream(self._radio, round_, sweep, self._peers.device)
+        seed, me = self._radio.experiment.seed, self._peers.device
+        rounding = rounding_stream(self._layout, seed, round_, part=sweep, device=me)
         xhat = write_packets(x, self._layout, outgoing.payload, rounding)
         if self._radio.experiment.runtime.clock == "paced":  # it is sent only when that moment has come
             self._tell(round_, self._radio.air_s)

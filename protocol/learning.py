@@ -6,6 +6,8 @@ from pydantic import Discriminator, Field, Tag
 
 from protocol.section import Section
 
+MAX_PILOT_ROUNDS = 10_000
+
 
 class Data(Section):
     """What is learned, and how it is split over the devices."""
@@ -100,7 +102,7 @@ class Training(Section):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """With `sgd`: L2 penalty, weight_decay * x is added to the gradient. With `adamw`: decoupled, a step
     takes learning_rate * weight_decay * x off x."""
-    pilot_rounds: Annotated[int, Field(ge=0, le=10_000)] = 0
+    pilot_rounds: Annotated[int, Field(ge=0, le=MAX_PILOT_ROUNDS)] = 0
     """First rounds in which devices also measure what the bounds need, by three more gradients each; see
     `hearsay plan --from`."""
     evaluate_every: Annotated[int, Field(ge=0)] = 1

@@ -40,6 +40,15 @@ def starts_epoch(aggregation: Aggregation, round_: int) -> bool:
     return aggregation.is_scheduled and round_ % aggregation.epoch_rounds == 0
 
 
+def num_ahead(aggregation: Aggregation, round_: int, *, num_rounds: int) -> int:
+    """Return how many exchanges a device must be good for to take part from a round on.
+
+    That of the round alone; where a new schedule is due before it, all of its epoch.
+    """
+    begins = starts_epoch(aggregation, round_)
+    return num_relied_on(aggregation, round_, num_rounds=num_rounds) if begins else 1
+
+
 def num_relied_on(aggregation: Aggregation, round_: int, *, num_rounds: int) -> int:
     """Return in how many exchanges, from this round's on, others rely on a device: until its epoch ends.
 

@@ -3,7 +3,7 @@
 import pytest
 
 from protocol.config import Aggregation
-from protocol.reserve import Exchange, num_relied_on, starts_epoch
+from protocol.reserve import Exchange, num_ahead, num_relied_on, starts_epoch
 
 TREE = Aggregation(scheme="tree", epoch_rounds=4)
 
@@ -35,7 +35,12 @@ def test_a_schedule_relies_on_a_device_until_its_epoch_or_the_run_ends():
     assert [round_ for round_ in range(10) if starts_epoch(TREE, round_)] == [0, 4, 8]
 
 
+def test_who_takes_part_in_an_epoch_must_be_good_for_all_of_it():
+    assert [num_ahead(TREE, round_, num_rounds=10) for round_ in range(10)] == [4, 1, 1, 1, 4, 1, 1, 1, 2, 1]
+
+
 def test_nobody_relies_on_who_gossips_beyond_the_next_exchange():
     gossip = Aggregation(epoch_rounds=4)
     assert {num_relied_on(gossip, round_, num_rounds=10) for round_ in range(10)} == {1}
+    assert {num_ahead(gossip, round_, num_rounds=10) for round_ in range(10)} == {1}
     assert not any(starts_epoch(gossip, round_) for round_ in range(10))

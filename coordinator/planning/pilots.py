@@ -17,13 +17,12 @@ from coordinator.store import EXPERIMENT, read_events
 from protocol.config import Experiment
 from protocol.errors import BadInput, Interrupted
 from protocol.experiment_file import load
+from protocol.learning import MAX_PILOT_ROUNDS
 from protocol.messages import Pilot, Report
 from protocol.theory.pilots import PilotRound, Pilots, variance_of_two
 
 NUM_BATCHES = 2
 """Minibatches behind each gradient."""
-MAX_ROUNDS = 10_000
-"""As many as training.pilot_rounds allows."""
 IDENTITY = ("data", "model", "devices")
 """What makes a task: constants of another one are worth nothing here."""
 
@@ -50,8 +49,8 @@ def parse_pilot(text: str) -> int:
         num_rounds = int(text)
     except ValueError:
         num_rounds = 0
-    if not 1 <= num_rounds <= MAX_ROUNDS:
-        raise BadInput(f"--pilot {text}: expected a whole number from 1 to {MAX_ROUNDS:,}")
+    if not 1 <= num_rounds <= MAX_PILOT_ROUNDS:
+        raise BadInput(f"--pilot {text}: expected a whole number from 1 to {MAX_PILOT_ROUNDS:,}")
     return num_rounds
 
 

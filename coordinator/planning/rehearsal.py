@@ -14,7 +14,7 @@ from coordinator.schedule.epochs import EpochPlan
 from protocol.config import Experiment
 from protocol.hardware import Hardware, fleet
 from protocol.messages import RingPlace, TreePlace
-from protocol.reserve import Exchange, num_relied_on, starts_epoch
+from protocol.reserve import Exchange, num_ahead, num_relied_on
 from protocol.theory.caps import Binding, Budget, RoundCosts, affordable
 from protocol.theory.online import Outlook, decide
 
@@ -151,9 +151,7 @@ def _look_ahead(experiment: Experiment, player: Player, round_: int) -> None:
     As `Planner.why_leave_after`, which asks before the exchange that is over now.
     """
     aggregation, costs, num_rounds = experiment.aggregation, player.costs, experiment.rounds
-    begins = starts_epoch(aggregation, round_)
-    ahead = num_relied_on(aggregation, round_, num_rounds=num_rounds) if begins else 1
-    needed = player.exchange.reserve(1 + ahead)
+    needed = player.exchange.reserve(1 + num_ahead(aggregation, round_, num_rounds=num_rounds))
     player.needs(
         Budget(energy_j=needed.energy_j - costs.aggregation_j, air_s=needed.air_s - costs.aggregation_air_s)
     )
