@@ -10,7 +10,6 @@ from coordinator.drawing import dress
 from coordinator.reproduce.comparison import Arm, Comparison, Measured, Quantity, Run, Shown, Table, accuracy
 from coordinator.reproduce.curves import bars, dots, panels
 from coordinator.reproduce.verdicts import Case, Verdict, interval, judge, judge_count
-from coordinator.sweep.intervals import estimate
 from protocol.experiment_file import load
 from protocol.hardware import fleet
 
@@ -77,7 +76,7 @@ def _show_fixed(local_rounds: Sequence[int], measured: Measured) -> Shown:
         (arm, end): found.mean
         for arm in arms[1:]
         for end, quantity in ENDS.items()
-        if (found := estimate(measured.values(arm, quantity))) is not None
+        if (found := measured.estimate(arm, quantity)) is not None
     }
     verdicts = [_no_violation(measured)]
     if means:
@@ -151,9 +150,9 @@ def _shown(
     dots(
         left,
         arms,
-        {end: [estimate(measured.values(arm, quantity)) for arm in arms] for end, quantity in ends.items()},
+        {end: [measured.estimate(arm, quantity) for arm in arms] for end, quantity in ends.items()},
     )
-    bars(right, arms, [estimate(measured.values(arm, _local_rounds)) for arm in arms])
+    bars(right, arms, [measured.estimate(arm, _local_rounds) for arm in arms])
     columns: dict[str, Quantity] = {
         **ends,
         "worst device": _worst,
@@ -170,7 +169,7 @@ def _shown(
             rows=[
                 (
                     arm,
-                    *(interval(estimate(measured.values(arm, quantity))) for quantity in columns.values()),
+                    *(interval(measured.estimate(arm, quantity)) for quantity in columns.values()),
                     f"{max(measured.values(arm, _most_used), default=0.0):.4f}",
                     f"{len(measured.of(arm))}",
                 )

@@ -16,7 +16,6 @@ from coordinator.reproduce.comparison import (
 )
 from coordinator.reproduce.curves import Curve, columns, draw_curves, legend, panels, ticks_at
 from coordinator.reproduce.verdicts import Case, interval, judge
-from coordinator.sweep.intervals import estimate
 from protocol.experiment_file import load
 
 TOLERANCE = 0.02
@@ -59,7 +58,7 @@ def _show(snrs_db: Sequence[float], measured: Measured) -> Shown:
     dress(right, "consensus distance", x, "L2 distance to the mean parameters")
     for axes, quantity in ((left, accuracy), (right, consensus_distance)):
         curves = [
-            Curve(payload, snrs_db, [estimate(measured.values(_name(payload, s), quantity)) for s in snrs_db])
+            Curve(payload, snrs_db, [measured.estimate(_name(payload, s), quantity) for s in snrs_db])
             for payload in PAYLOADS
         ]
         draw_curves(axes, curves)
@@ -80,11 +79,9 @@ def _show(snrs_db: Sequence[float], measured: Measured) -> Shown:
                 (
                     payload,
                     f"{snr_db:g}",
-                    interval(estimate(measured.values(_name(payload, snr_db), accuracy))),
-                    interval(estimate(measured.values(_name(payload, snr_db), consensus_distance))),
-                    interval(
-                        estimate(measured.values(_name(payload, snr_db), lambda run: run.summary.joules))
-                    ),
+                    interval(measured.estimate(_name(payload, snr_db), accuracy)),
+                    interval(measured.estimate(_name(payload, snr_db), consensus_distance)),
+                    interval(measured.estimate(_name(payload, snr_db), lambda run: run.summary.joules)),
                     f"{len(measured.of(_name(payload, snr_db)))}",
                 )
                 for payload in PAYLOADS

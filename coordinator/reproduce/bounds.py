@@ -19,13 +19,14 @@ from coordinator.planning.pilots import pilot_round
 from coordinator.reproduce.comparison import Arm, Comparison, Measured, Quantity, Run, Shown, Table
 from coordinator.reproduce.curves import Curve, draw_curves, legend, log_scale, panels, ticks_at
 from coordinator.reproduce.links import snr_db_for
+from coordinator.reproduce.success import P_AXIS, training_of
 from coordinator.reproduce.verdicts import Case, interval, judge
 from coordinator.sweep.intervals import Estimate, estimate
 from protocol.config import Experiment
 from protocol.experiment_file import load
 from protocol.messages import Pilot
 from protocol.theory.bounds import analog_bound, gossip_bound
-from protocol.theory.constants import Constants, Training
+from protocol.theory.constants import Constants
 from protocol.theory.contraction import consensus_rate, contraction
 from protocol.theory.pilots import Pilots
 
@@ -74,12 +75,7 @@ def _show(
     b2 = {p: _gossip_bound(base, constants, p) for p in successes}
     b3 = partial(_analog_bound, constants)
     figure, [left, right] = panels(2)
-    dress(
-        left,
-        "gradients over digital links",
-        "p, probability that a packet arrives in both directions",
-        _GRADIENT,
-    )
+    dress(left, "gradients over digital links", P_AXIS, _GRADIENT)
     dress(
         right,
         "gradients over analog links",
@@ -150,21 +146,12 @@ def gradient(run: Run) -> float | None:
 
 
 def _estimates(measured: Measured, arms: Iterable[str], quantity: Quantity) -> list[Estimate | None]:
-    return [estimate(measured.values(arm, quantity)) for arm in arms]
-
-
-def _training(base: Experiment) -> Training:
-    return Training(
-        learning_rate=base.training.learning_rate,
-        num_devices=base.devices,
-        num_local_rounds=base.training.nominal_local_rounds,
-        num_rounds=base.rounds,
-    )
+    return [measured.estimate(arm, quantity) for arm in arms]
 
 
 def _gossip_bound(base: Experiment, constants: Constants, p: float) -> float:
     rate = consensus_rate(contraction(lay_out(base).weights, p))
-    return gossip_bound(constants, _training(base), consensus_rate=rate)
+    return gossip_bound(constants, training_of(base), consensus_rate=rate)
 
 
 def _analog_bound(constants: Constants, run: Run) -> float | None:
@@ -178,7 +165,7 @@ def _analog_bound(constants: Constants, run: Run) -> float | None:
     network = lay_out(run.experiment)
     return analog_bound(
         constants,
-        _training(run.experiment),
+        training_of(run.experiment),
         consensus_rate=consensus_rate(contraction(network.weights, 1.0)),
         noise_power=noise_per_norm_sq(run.experiment, network) * fmean(norms_sq),
     )
@@ -188,8 +175,8 @@ def _row(measured: Measured, arm: str, bound: Quantity) -> tuple[str, ...]:
     looseness = [1 / share for share in _shares(measured, arm, bound) if share > 0]
     return (
         arm,
-        interval(estimate(measured.values(arm, gradient))),
-        interval(estimate(measured.values(arm, bound))),
+        interval(measured.estimate(arm, gradient)),
+        interval(measured.estimate(arm, bound)),
         interval(estimate(looseness)),
         f"{len(measured.of(arm))}",
     )

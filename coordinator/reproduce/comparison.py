@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from coordinator.reproduce.verdicts import Verdict
 from coordinator.store import read_events
 from coordinator.summary import History, Summary, history
+from coordinator.sweep.intervals import Estimate, estimate
 from protocol.config import Experiment
 from protocol.experiment_file import load
 
@@ -63,6 +64,10 @@ class Measured:
     def values(self, arm: str, quantity: Quantity) -> list[float]:
         """Return a number of each run of an arm that has it."""
         return [value for run in self.of(arm).values() if (value := quantity(run)) is not None]
+
+    def estimate(self, arm: str, quantity: Quantity) -> Estimate | None:
+        """Return the mean of a number over an arm's runs, with its interval; None if none has it."""
+        return estimate(self.values(arm, quantity))
 
     def paired(
         self, arm: str, other: str, quantity: Quantity, combine: Callable[[float, float], float]

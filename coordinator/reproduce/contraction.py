@@ -137,7 +137,7 @@ def _table(
             (
                 graph,
                 f"{p:g}",
-                interval(estimate(measured.values(_name(graph, p), packet_success))),
+                interval(measured.estimate(_name(graph, p), packet_success)),
                 interval(estimate(ratios[graph, p])),
                 f"{predicted[graph, p]:.3g}",
                 f"{len(ratios[graph, p])}",

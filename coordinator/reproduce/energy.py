@@ -119,8 +119,8 @@ def _table(measured: Measured, drawn: dict[str, Estimate | None]) -> Table:
                 label,
                 interval(estimate([1000 * j for j in measured.values(label, _tx_j)])),
                 interval(share),
-                interval(estimate(measured.values(label, _over_predicted))),
-                interval(estimate(measured.values(label, lambda run: run.summary.air_s))),
+                interval(measured.estimate(label, _over_predicted)),
+                interval(measured.estimate(label, lambda run: run.summary.air_s)),
                 f"{len(measured.of(label))}" if label in ARMS else "computed",
             )
             for label, share in drawn.items()

@@ -70,7 +70,7 @@ def _show_knee(lines: Sequence[str], successes: Sequence[float], measured: Measu
                 Curve(
                     line,
                     successes,
-                    [estimate(measured.values(arm_name(line, p), quantity)) for p in successes],
+                    [measured.estimate(arm_name(line, p), quantity) for p in successes],
                 )
                 for line in lines
             ],
@@ -92,9 +92,9 @@ def _show_knee(lines: Sequence[str], successes: Sequence[float], measured: Measu
                 (
                     line,
                     f"{p:g}",
-                    interval(estimate(measured.values(arm_name(line, p), packet_success))),
-                    interval(estimate(measured.values(arm_name(line, p), accuracy))),
-                    interval(estimate(measured.values(arm_name(line, p), consensus_distance))),
+                    interval(measured.estimate(arm_name(line, p), packet_success)),
+                    interval(measured.estimate(arm_name(line, p), accuracy)),
+                    interval(measured.estimate(arm_name(line, p), consensus_distance)),
                     f"{len(measured.of(arm_name(line, p)))}",
                 )
                 for line in lines

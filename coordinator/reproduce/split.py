@@ -10,7 +10,6 @@ from coordinator.network import lay_out
 from coordinator.reproduce.comparison import Arm, Comparison, Measured, Run, Shown, Table, accuracy
 from coordinator.reproduce.curves import Curve, draw_curves, legend, mark, panels, ticks_at
 from coordinator.reproduce.verdicts import Case, Verdict, interval, judge
-from coordinator.sweep.intervals import estimate
 from protocol.config import Experiment
 from protocol.experiment_file import load
 from protocol.hardware import fleet
@@ -56,14 +55,12 @@ def _show(
     dress(right, "where the joules went", "tau, local rounds between two exchanges", "share of all joules")
     labels = {line: f"eta = {rate:g}" for line, rate in rates.items()}
     at = {
-        (line, tau): estimate(measured.values(_name(line, tau), accuracy))
-        for line in rates
-        for tau in local_rounds
+        (line, tau): measured.estimate(_name(line, tau), accuracy) for line in rates for tau in local_rounds
     }
     draw_curves(
         left, [Curve(labels[line], local_rounds, [at[line, tau] for tau in local_rounds]) for line in rates]
     )
-    computing = [estimate(measured.values(_name("bound", tau), _computing_share)) for tau in local_rounds]
+    computing = [measured.estimate(_name("bound", tau), _computing_share) for tau in local_rounds]
     draw_curves(right, [Curve("computing", local_rounds, computing)])
     for axes in (left, right):
         ticks_at(axes, local_rounds, log=True)
@@ -94,7 +91,7 @@ def _table(
             (
                 labels[line],
                 f"{tau}",
-                *(interval(estimate(measured.values(_name(line, tau), one)), ".4g") for one in quantities),
+                *(interval(measured.estimate(_name(line, tau), one), ".4g") for one in quantities),
                 f"{len(measured.of(_name(line, tau)))}",
             )
             for line in rates
@@ -128,7 +125,7 @@ def _verdicts(
     fewer = {
         tau: found.mean
         for tau in local_rounds
-        if tau < most and (found := estimate(measured.values(_name("practice", tau), accuracy)))
+        if tau < most and (found := measured.estimate(_name("practice", tau), accuracy))
     }
     if fewer:
         best = max(fewer, key=lambda tau: fewer[tau])

@@ -34,7 +34,6 @@ from coordinator.reproduce.curves import (
 )
 from coordinator.reproduce.links import snr_db_for
 from coordinator.reproduce.verdicts import Case, interval, judge
-from coordinator.sweep.intervals import estimate
 from protocol.config import Experiment
 from protocol.experiment_file import load
 from protocol.theory.bounds import GOSSIP_STEP_LIMIT, drift_power
@@ -73,20 +72,15 @@ def _show_success(
     base: Experiment, constants: Constants, successes: Sequence[float], measured: Measured
 ) -> Shown:
     weights = lay_out(base).weights
-    training = Training(
-        learning_rate=base.training.learning_rate,
-        num_devices=base.devices,
-        num_local_rounds=base.training.nominal_local_rounds,
-        num_rounds=base.rounds,
-    )
+    training = training_of(base)
     condition = GOSSIP_STEP_LIMIT * training.learning_rate * constants.smoothness * training.num_local_rounds
     p_min = minimum_success_probability(weights, condition)
     allowed = {p: _allowed_distance(constants, training, contraction(weights, p)) for p in successes}
     figure, [left, right] = panels(2)
     dress(left, "test accuracy", P_AXIS, "share classified correctly", aside="mean and 95 % interval")
     dress(right, "consensus distance", P_AXIS, "L2 distance to the mean parameters")
-    at = {p: estimate(measured.values(arm_name("", p), accuracy)) for p in successes}
-    apart = {p: estimate(measured.values(arm_name("", p), consensus_distance)) for p in successes}
+    at = {p: measured.estimate(arm_name("", p), accuracy) for p in successes}
+    apart = {p: measured.estimate(arm_name("", p), consensus_distance) for p in successes}
     draw_curves(left, [Curve("measured", successes, [at[p] for p in successes])])
     draw_curves(right, [Curve("measured", successes, [apart[p] for p in successes])])
     promised = [p for p in successes if p_min is not None and p >= p_min]
@@ -111,7 +105,7 @@ def _show_success(
             rows=[
                 (
                     f"{p:g}",
-                    interval(estimate(measured.values(arm_name("", p), packet_success))),
+                    interval(measured.estimate(arm_name("", p), packet_success)),
                     interval(at[p]),
                     interval(apart[p]),
                     f"{allowed[p]:.3g}" if p in promised else "no bound: below p_min",
@@ -149,6 +143,16 @@ def _show_success(
             ),
         ),
         notes=(_target_note(base, constants, training, weights),),
+    )
+
+
+def training_of(base: Experiment) -> Training:
+    """Return how all devices train, as the bounds see it; without momentum."""
+    return Training(
+        learning_rate=base.training.learning_rate,
+        num_devices=base.devices,
+        num_local_rounds=base.training.nominal_local_rounds,
+        num_rounds=base.rounds,
     )
 
 
