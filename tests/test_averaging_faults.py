@@ -294,6 +294,19 @@ def test_what_comes_late_to_a_ring_is_left_out():
         assert np.array_equal(past.x[0], pasts[0].x[0])
 
 
+def test_who_is_a_little_late_to_a_ring_misses_only_what_it_should_have_begun():
+    """8 s late, and its later frames are not: each may wait for one more, so it has 5 s more in each step."""
+    experiment = experiment_of(Radio(fading="none"), devices=5, scheme="ring", deadline_air_s=5.0)
+    ether = Ether(5)
+    ports = [Port(ether, number) for number in range(5)]
+    trained = {2: Trained(loss=None, samples=4_000, processor_s=0.0)}
+    _, pasts = play(ports, ether, experiment, PLACES["ring"], trained=trained)
+    for past in pasts.values():
+        (averaged,) = past.averaged
+        assert (averaged.broken, averaged.contributors_min) == (False, 4)
+        assert averaged.contributors_mean == pytest.approx(5 - 1 / 5, abs=0.05)
+
+
 class Lying(Port):
     """A port that writes what it likes in the place of the numbers of devices in its partial means."""
 

@@ -10,7 +10,7 @@ from protocol.config import Aggregation, Budget, Experiment, Graph
 from protocol.radio import Radio
 
 
-def hub_and_children(joules):
+def num_children(joules):
     """Return how many children each device has in the first tree, without fading."""
     experiment = Experiment(
         devices=6,
@@ -26,14 +26,24 @@ def hub_and_children(joules):
 
 
 def test_without_budgets_the_cheapest_tree_is_taken():
-    assert hub_and_children(None) == hub_and_children((5.0,) * 6)
+    assert num_children(None) == num_children((5.0,) * 6)
+
+
+@pytest.mark.parametrize("device", range(6))
+def test_who_may_spend_without_end_carries_more_than_who_has_little(device):
+    children = {}
+    for budget_j in (1.0, float("inf")):
+        joules = [5.0] * 6
+        joules[device] = budget_j
+        children[budget_j] = num_children(tuple(joules))[device]
+    assert children[float("inf")] > children[1.0]
 
 
 @pytest.mark.parametrize("rich", [5.0, float("inf")])
 def test_a_hub_with_little_left_is_spared_whoever_is_rich(rich):
-    hub = max(range(6), key=hub_and_children(None).__getitem__)
+    hub = max(range(6), key=num_children(None).__getitem__)
     joules = [5.0] * 6
     joules[(hub + 1) % 6] = rich
-    assert hub_and_children(None)[hub] > 1
+    assert num_children(None)[hub] > 1
     joules[hub] = 0.05
-    assert hub_and_children(tuple(joules))[hub] <= 1
+    assert num_children(tuple(joules))[hub] <= 1

@@ -113,6 +113,8 @@ def test_a_graph_without_a_ring_gets_a_tree_or_gossip():
     assert (choice.scheme, choice.ring) == ("tree", None)
     assert set(choice.costs) == {"spanning_tree", "spanning_tree_multicast", "tree", "gossip"}
     assert choose(channel_of(mean=costs), gossip).scheme == "gossip"
+    unknown = choose(channel_of(mean=costs), replace(gossip, averages=False))
+    assert unknown.reason == "gossip: no ring joins all devices; no report of the channel, so no tree"
 
 
 def test_devices_that_fall_apart_are_left_to_gossip():
