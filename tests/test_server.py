@@ -1,0 +1,47 @@
+"""What the coordinator makes of a device that ends before the start: a fault, or what a signal did."""
+
+from time import monotonic
+
+import pytest
+import zmq
+
+from coordinator.interrupt import Interrupt
+from coordinator.network import lay_out
+from coordinator.planning.pilots import Unwatched
+from coordinator.roster import Roster
+from coordinator.server import Server, control_socket
+from coordinator.store import RunFolder
+from protocol.config import Experiment
+from protocol.errors import Interrupted, RunError
+
+
+class OneDied:
+    """Processes of which one has ended."""
+
+    sentinels = ()
+
+    def deaths(self):
+        return [(4711, "killed by SIGTERM")]
+
+    def kill(self, pid):
+        raise AssertionError(pid)
+
+
+def serve(path, interrupt):
+    experiment = Experiment(devices=2)
+    with (
+        RunFolder.create(experiment, path) as folder,
+        zmq.Context() as context,
+        control_socket(context, "tcp://127.0.0.1:*") as (socket, _),
+    ):
+        roster = Roster(experiment, folder.run_id, str(folder.path), lay_out(experiment))
+        Server(socket, roster, folder, Unwatched(), launched_s=monotonic()).serve(OneDied(), interrupt)
+
+
+@pytest.mark.parametrize(("signals", "expected"), [(0, RunError), (1, Interrupted)])
+def test_a_signal_that_ended_a_device_too_is_an_interrupt_and_no_fault(tmp_path, signals, expected):
+    interrupt = Interrupt()
+    interrupt.count = signals
+    with pytest.raises(expected):
+        serve(tmp_path / "run", interrupt)
+    assert (tmp_path / "run").exists() == (expected is RunError)
