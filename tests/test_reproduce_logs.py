@@ -120,8 +120,8 @@ def pilots(experiment, norms_sq):
 def test_gradients_are_held_against_both_bounds(tmp_path, factor, expected):
     comparison = gradients_against_bounds(SOFTMAX, successes=(1.0,), snrs_db=(10.0,), seeds=SEEDS)
     # By hand from (15) and (24) of docs/theory.md: L = 6.5, sigma^2 = 0.4, zeta^2 = 3, Delta = 2.4,
-    # eta = 0.0065, tau = 1, K = 150, N = 5, W = J, so delta = 1.
-    b2 = 2 * 2.4 / (0.0065 * 150) + 6.5 * 0.0065 * 0.4 / 5 + (6.5 * 0.0065) ** 2 * (80 * 3 + 40 * 0.4)
+    # eta = 0.0065, tau = 1, K = 100, N = 5, W = J, so delta = 1.
+    b2 = 2 * 2.4 / (0.0065 * 100) + 6.5 * 0.0065 * 0.4 / 5 + (6.5 * 0.0065) ** 2 * (80 * 3 + 40 * 0.4)
     # Models of squared norm 4 with weights 1/5 at an SNR of 10.
     b3 = b2 + (1 / 5) ** 2 * 4 / 10 * (6.5 / (0.0065 * 5) + 20 / 7 * 6.5**2)
 

@@ -40,10 +40,8 @@ def adaptive_against_fixed(
         "it. Or all stop when the first has to leave: all have the same model then, which is the better end "
         "where those who are left learn only of each other. A fixed number counts with its better end. With "
         f"`adaptive` there are {base.rounds} rounds, and every device spreads what it has left over those to "
-        "come. All arms have the same budgets. Constants of the task are not given to it: measured ones "
-        "(`hearsay plan --pilot 5`) make bound B1, which is loose, ask for a single local round, as the arm "
-        "`fixed 1` has it. So nothing holds it back where many local rounds drift towards a device's own few "
-        "labels.",
+        "come. All arms have the same budgets. It is given no constants of the task, so that the budgets "
+        "alone decide: nothing holds it back where local rounds drift towards a device's own few labels.",
         file=file,
         arms=tuple(arms),
         seeds=tuple(seeds),

@@ -12,7 +12,7 @@ from statistics import fmean
 
 import numpy as np
 
-from coordinator.drawing import COLOURS, dress
+from coordinator.drawing import COLOURS, dress, percent
 from coordinator.network import lay_out
 from coordinator.reproduce.comparison import (
     Arm,
@@ -99,7 +99,7 @@ def _show(file: Path, successes: Sequence[float], measured: Measured) -> Shown:
         table=_table(measured, successes, ratios, predicted),
         verdicts=(
             judge(
-                f"On a complete graph the contraction is rho(p) within {SLACK:.0%}, on average over p",
+                f"On a complete graph the contraction is rho(p) within {percent(SLACK)}, on average over p",
                 [Case("measured / rho(p)", _over_predicted(ratios, predicted, lossy), 1 - SLACK, 1 + SLACK)],
             ),
             judge(

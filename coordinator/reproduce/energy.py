@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import ceil, log
 from pathlib import Path
 
-from coordinator.drawing import dress
+from coordinator.drawing import dress, percent
 from coordinator.events import Scheduled
 from coordinator.network import lay_out
 from coordinator.reproduce.comparison import Arm, Comparison, Measured, Run, Shown, Table
@@ -51,7 +51,7 @@ def aggregation_energy(
         "with repeats, without fading. What they radiated, headers, acknowledgements and repeats included, "
         "is read from their ledgers. Full mesh and all broadcast are gossip on the complete graph, by "
         f"unicast and by broadcast. Gossip with the neighbours within {base.graph.radius_m:g} m averages "
-        f"only nearly; to come within {CONSENSUS_ERROR:.0%} of the squared distance it needs several sweeps. "
+        f"only nearly; to come within {percent(CONSENSUS_ERROR)} of the squared distance takes several sweeps. "
         "The minimum-energy tree tells all children at once and is laid out for that; the spanning tree is "
         "all unicast.",
         file=file,
@@ -66,7 +66,7 @@ def _show(measured: Measured) -> Shown:
     nearly = measured.paired(GOSSIP, MESH, _tx_j_of_gossip, lambda a, b: 100 * a / b)
     # The mesh's own number stands for both in `paired`, so its sweeps are one.
     drawn: dict[str, Estimate | None] = dict(shares)
-    drawn[f"{GOSSIP}, to {CONSENSUS_ERROR:.0%}"] = estimate(nearly)
+    drawn[f"{GOSSIP}, to {percent(CONSENSUS_ERROR)}"] = estimate(nearly)
     drawn = {label: drawn[label] for label in sorted(drawn, key=lambda label: -_mean(drawn[label]))}
     figure, [axes] = panels(1)
     figure.set_size_inches(8.4, 3.8)
@@ -82,7 +82,7 @@ def _show(measured: Measured) -> Shown:
         table=_table(measured, drawn),
         verdicts=(
             judge(
-                f"The spanning tree takes at most {MESH_SHARE:.0%} of full mesh",
+                f"The spanning tree takes at most {percent(MESH_SHARE)} of full mesh",
                 [Case("", measured.ratios(SPANNING, MESH, _tx_j), high=MESH_SHARE)],
             ),
             judge(

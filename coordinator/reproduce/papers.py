@@ -19,6 +19,7 @@ from protocol.experiment_file import nearest
 SEEDS = (1, 2, 3, 4, 5)
 TEN = tuple(range(1, 11))
 """Where five leave an interval as wide as the effect."""
+FEW_SUCCESSES = (1.0, 0.9, 0.7, 0.5, 0.1)
 DROPS = tuple(range(1, 41))
 REGRESSION = ("model.kind=mlp", "model.hidden=[]", "codec.packet_bytes=56")
 """In packets that it fills, so that all of them are lost alike."""
@@ -83,22 +84,24 @@ def _p1_full() -> tuple[Comparison, ...]:
     )
 
 
-def _p2_theory(successes: Sequence[float], bounded: Sequence[float]) -> tuple[Comparison, ...]:
+def _p2_theory(
+    successes: Sequence[float], bounded: Sequence[float], snrs_db: Sequence[float]
+) -> tuple[Comparison, ...]:
     """Return what is held against theory, on a task whose L is known."""
     softmax = _file("p2-digits-softmax")
     return (
         measured_contraction(softmax, successes=SUCCESSES, seeds=tuple(range(1, 9))),
         accuracy_over_success(softmax, successes=successes, seeds=SEEDS),
-        gradients_against_bounds(softmax, successes=bounded, snrs_db=(0, 10, 20), seeds=SEEDS),
+        gradients_against_bounds(softmax, successes=bounded, snrs_db=snrs_db, seeds=SEEDS),
     )
 
 
 def _p2_quick() -> tuple[Comparison, ...]:
     digits = _file("p2-digits")
     return (
-        *_p2_theory((1.0, 0.9, 0.7, 0.5, 0.1), (1.0, 0.5)),
-        knee(digits, (("CNN", ()),), successes=SUCCESSES, seeds=SEEDS),
-        analog_over_snr(digits, (*REGRESSION, "rounds=60"), snrs_db=(0, 10, 20), seeds=SEEDS),
+        *_p2_theory(FEW_SUCCESSES, (1.0, 0.5), (0, 20)),
+        knee(digits, (("CNN", ()),), successes=FEW_SUCCESSES, seeds=SEEDS),
+        analog_over_snr(digits, (*REGRESSION, "rounds=40"), snrs_db=(0, 10, 20), seeds=SEEDS),
         local_rounds_at_equal_joules(
             _file("p2-digits-joules"), local_rounds=(1, 5, 20, 60, 200), practical_rate=0.5, seeds=SEEDS
         ),
@@ -108,7 +111,7 @@ def _p2_quick() -> tuple[Comparison, ...]:
 def _p2_full() -> tuple[Comparison, ...]:
     cnn, vit = _file("p2-fashion-mnist"), _file("p2-cifar10")
     return (
-        *_p2_theory(SUCCESSES, (1.0, 0.7, 0.5)),
+        *_p2_theory(SUCCESSES, (1.0, 0.7, 0.5), (0, 10, 20)),
         knee(cnn, (("CNN", ()),), successes=SUCCESSES, seeds=SEEDS),
         knee(vit, (("ViT", ()),), successes=SUCCESSES, seeds=SEEDS[:3]),
         analog_over_snr(cnn, (), snrs_db=(5, 10, 15, 20, 25, 30), seeds=SEEDS),
