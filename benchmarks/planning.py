@@ -118,7 +118,7 @@ def decision_s(experiment: Experiment) -> float:
         planner.begin_round(round_, 0.2)
         planner.cpu_hz(round_)
         said = planner.announce(round_, Trained(loss=2.0, samples=32, processor_s=0.0), 0.2)
-        planner.why_leave_after(round_, 0.2)
+        planner.can_go_on_after(round_, 0.2)
         planner.learn(said)
         spent_s.append(perf_counter() - began_s)
     return median(spent_s)

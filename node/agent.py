@@ -62,16 +62,15 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
         sample = consensus_sample(experiment.seed, layout.num_values)
         watch, pacer = Stopwatch(), Pacer(experiment.runtime)
         planner = Planner(experiment, radio, start.prospect)
-        x, rounds_done, leaves = model.x, 0, ""
+        x, rounds_done = model.x, 0
         try:
             for round_ in range(experiment.rounds):
                 watch.restart()
                 control.check()
                 exchanges.reschedule(round_, control, watch)
-                if leaves := planner.why_leave(1, exchanges.at_most_j):
-                    break
                 radio.begin_round()
-                planner.begin_round(round_, exchanges.at_most_j)
+                if not planner.begin_round(round_, exchanges.at_most_j):
+                    break
                 pilot = trainer.pilot(round_) if round_ < experiment.training.pilot_rounds else None
                 # Back after a stop, a device that trained at its neighbours' speed would never reach them.
                 trained = None if exchanges.is_behind(round_) else trainer.local_sgd(*planner.local_rounds)
@@ -79,15 +78,12 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                 radio.compute(pilot.took if pilot else None)
                 radio.compute(trained, planner.cpu_hz(round_))
                 radio.said = planner.announce(round_, trained, exchanges.at_most_j)
-                leaves = planner.why_leave_after(round_, exchanges.at_most_j)
-                peers.leaves = bool(leaves)
+                peers.leaves = not planner.can_go_on_after(round_, exchanges.at_most_j)
                 if exchanges.follows_schedule:
                     pacer.hold(radio.air_s, peers, control)
                     watch.lap("pace")
                 averaged = exchanges.average(x, round_, control, watch, contributes=not planner.relays)
-                cut_off = planner.why_cut_off(averaged, exchanges.gossip_at_most_j)
-                leaves, gossips = leaves or cut_off, averaged is None or averaged.broken
-                for sweep in range(experiment.aggregation.sweeps if gossips and not cut_off else 0):
+                for sweep in range(planner.sweeps(averaged, exchanges.gossip_at_most_j)):
                     sent = exchanges.encode(x, round_, sweep)
                     watch.lap("encode")
                     pacer.hold(radio.air_s, peers, control)
@@ -100,9 +96,8 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                 pacer.hold(radio.air_s, peers, control)
                 watch.lap("pace")
                 planner.learn(radio.told)
-                leaves = leaves or planner.why_cut()
-                evaluated = leaves or is_evaluated(experiment, round_)
-                evaluation = trainer.evaluate() if evaluated else None
+                is_last = bool(planner.why_leaves) or round_ == experiment.rounds - 1
+                evaluation = trainer.evaluate() if is_last or is_evaluated(experiment, round_) else None
                 report = Report(
                     run_id=welcome.run_id,
                     device=device,
@@ -122,10 +117,10 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
                 )
                 control.report(report, x[sample].numpy().tobytes())
                 rounds_done += 1
-                if leaves:
+                if is_last:
                     break
-            peers.leaves = bool(leaves)
-            if leaves or exchanges.follows_schedule:  # for whom it broke in the last round waits for gossip
+            peers.leaves = bool(planner.why_leaves)
+            if peers.leaves or exchanges.follows_schedule:  # for whom it broke in the end waits for gossip
                 peers.tell_gone_on(rounds_done, radio.air_s)
         except Leave:
             pass
@@ -135,11 +130,11 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
             device=device,
             rounds=rounds_done,
             parameters=str(path),
-            why_early=leaves,
+            why_early=planner.why_leaves,
         )
         control.send(done)
         control.wait_for_bye()
-        if control.absent and (leaves or rounds_done == experiment.rounds):
+        if control.absent and (planner.why_leaves or rounds_done == experiment.rounds):
             transport.flush(FLUSH_WALL_S)  # nobody told us that all are done: let the last frames go
 
 
@@ -164,9 +159,9 @@ def num_pieces(experiment: Experiment) -> int:
 
 
 def is_evaluated(experiment: Experiment, round_: int) -> bool:
-    """Say whether the test set is run after this round; after the last one it always is."""
+    """Say whether the test set is run after a round that is not the last; after that it always is."""
     every = experiment.training.evaluate_every
-    return round_ == experiment.rounds - 1 or (every > 0 and (round_ + 1) % every == 0)
+    return every > 0 and (round_ + 1) % every == 0
 
 
 def save(model: FlatModel, welcome: Welcome) -> Path:

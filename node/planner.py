@@ -58,6 +58,8 @@ class Planner:
         self._loss: float | None = None
         self._began = (0.0, 0.0)
         self._num, self._mean = prospect.local_rounds, prospect.mean_local_rounds
+        self.why_leaves = ""
+        """Why the round that goes on is this device's last one before the end; empty as long as it is not."""
 
     @property
     def local_rounds(self) -> tuple[int, float]:
@@ -69,11 +71,13 @@ class Planner:
         """Whether this device trains no more than to pass on what others learned, and is in no mean."""
         return self._num == 0 and self._experiment.training.local_rounds != 0
 
-    def begin_round(self, round_: int, exchange_at_most_j: float) -> None:
+    def begin_round(self, round_: int, exchange_at_most_j: float) -> bool:
         """Settle the local rounds of this round: as announced, where that leaves enough for its exchange.
 
         And for all that a schedule has in store, since who leaves on the way breaks it for all others.
+        False if not even the exchange can be paid for.
         """
+        self.why_leaves = self._why_short(1, exchange_at_most_j)
         experiment, left, costs = self._experiment, self._left(), self._round_costs(1)
         number = num_relied_on(experiment.aggregation, round_, num_rounds=experiment.rounds)
         needed = self._exchange(exchange_at_most_j, number).reserve(number)
@@ -82,6 +86,7 @@ class Planner:
             affordable(left.energy_j, needed.energy_j, each=costs.local_j),
             affordable(left.air_s, needed.air_s, each=costs.local_air_s),
         )
+        return not self.why_leaves
 
     def cpu_hz(self, round_: int) -> float:
         """Return the processor frequency of this round's training."""
@@ -110,25 +115,31 @@ class Planner:
         self._mean = 1 / heard.inverse_local_rounds if heard.inverse_local_rounds else 0.0
         if heard.devices > 0:
             self._loss = heard.loss
+        self.why_leaves = self.why_leaves or self._why_cut()
 
-    def why_leave_after(self, round_: int, exchange_at_most_j: float) -> str:
-        """Say, before the exchange of a round, why this device cannot take part in those that follow it.
+    def can_go_on_after(self, round_: int, exchange_at_most_j: float) -> bool:
+        """Say, before the exchange of a round, whether this device can take part in those that follow it.
 
         Where a schedule is due after it, it must be good for all of its rounds.
         """
         aggregation, num_rounds, following = self._experiment.aggregation, self._experiment.rounds, round_ + 1
-        if following == num_rounds:
-            return ""
-        ahead = num_ahead(aggregation, following, num_rounds=num_rounds)
-        return self.why_leave(1 + ahead, exchange_at_most_j)
+        if following < num_rounds:
+            ahead = num_ahead(aggregation, following, num_rounds=num_rounds)
+            self.why_leaves = self._why_short(1 + ahead, exchange_at_most_j)
+        return not self.why_leaves
 
-    def why_cut_off(self, averaged: Averaged | None, gossip_at_most_j: float) -> str:
-        """Say why it cannot gossip in place of a schedule that broke; empty if it need not or can."""
-        if averaged is None or not averaged.broken:
-            return ""
-        return self.why_cut() if self._radio.is_cut else self.why_leave(1, gossip_at_most_j)
+    def sweeps(self, averaged: Averaged | None, gossip_at_most_j: float) -> int:
+        """Return how often to gossip now: not after a schedule has averaged, nor where it cannot be paid."""
+        if averaged is not None:
+            if not averaged.broken:
+                return 0
+            short = self._why_cut() if self._radio.is_cut else self._why_short(1, gossip_at_most_j)
+            self.why_leaves = self.why_leaves or short
+            if short:
+                return 0
+        return self._experiment.aggregation.sweeps
 
-    def why_leave(self, number: int, exchange_at_most_j: float) -> str:
+    def _why_short(self, number: int, exchange_at_most_j: float) -> str:
         """Say why it cannot pay for so many exchanges; empty if it can."""
         left, own = self._left(), self._radio.hardware
         needed = self._exchange(exchange_at_most_j, number).reserve(number)
@@ -145,7 +156,7 @@ class Planner:
             )
         return ""
 
-    def why_cut(self) -> str:
+    def _why_cut(self) -> str:
         """Say why this round has become this device's last one; empty if it has not."""
         radio, own = self._radio, self._radio.hardware
         if not radio.is_cut and radio.air_s < radio.until_air_s:

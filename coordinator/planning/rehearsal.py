@@ -148,7 +148,7 @@ def _play(experiment: Experiment, plan: EpochPlan, active: list[Player], *, roun
 def _look_ahead(experiment: Experiment, player: Player, round_: int) -> None:
     """Decide the local rounds of the round to come, or that there is none for this device.
 
-    As `Planner.why_leave_after`, which asks before the exchange that is over now.
+    As `Planner.can_go_on_after`, which asks before the exchange that is over now.
     """
     aggregation, costs, num_rounds = experiment.aggregation, player.costs, experiment.rounds
     needed = player.exchange.reserve(1 + num_ahead(aggregation, round_, num_rounds=num_rounds))
