@@ -184,7 +184,9 @@ def _live(
         num_slots=network.num_slots,
         max_degree=network.max_degree,
         position_m=network.graph.nodes[device]["position_m"],
-        prospect=Prospect(local_rounds=0, mean_local_rounds=0, exchange_j=0, exchange_air_s=0),
+        prospect=Prospect(
+            local_rounds=0, mean_local_rounds=0, exchange_j=0, exchange_air_s=0, waiting_air_s=0
+        ),
     )
     welcome = Welcome(
         run_id="consensus", epoch=0, device=device, incarnation=0, experiment=experiment, run_dir=""

@@ -107,7 +107,9 @@ def decision_s(experiment: Experiment) -> float:
         num_slots=experiment.devices,
         max_degree=experiment.devices - 1,
         position_m=(0.0, 0.0),
-        prospect=Prospect(local_rounds=1, mean_local_rounds=1.0, exchange_j=0.1, exchange_air_s=1.0),
+        prospect=Prospect(
+            local_rounds=1, mean_local_rounds=1.0, exchange_j=0.1, exchange_air_s=1.0, waiting_air_s=0.0
+        ),
     )
     radio = Radio(experiment, start, frame_layout(experiment, NUM_VALUES), 0)
     planner = Planner(experiment, radio, start.prospect)

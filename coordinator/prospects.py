@@ -1,7 +1,9 @@
 """What each device has to reckon with before its first round: costs of an exchange, and local rounds."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import harmonic_mean
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,47 +18,75 @@ from protocol.theory.caps import Budget, RoundCosts, shortfall
 from protocol.theory.online import NO_DRIFT, Outlook, decide
 
 
+class ExchangeCost(NamedTuple):
+    """What one exchange takes a device."""
+
+    joules: float
+    """Without idling."""
+    air_s: float
+    """Once all are ready."""
+    waiting_air_s: float
+    """For slower devices, before that."""
+
+    def of_round(self, own: Hardware) -> RoundCosts:
+        """Return what a round takes, idling included."""
+        return RoundCosts(
+            local_j=own.local_round_j + own.idle_power_w * own.local_round_air_s,
+            local_air_s=own.local_round_air_s,
+            aggregation_j=self.joules + own.idle_power_w * (self.air_s + self.waiting_air_s),
+            aggregation_air_s=self.air_s,
+        )
+
+
 def look_ahead(experiment: Experiment, plan: EpochPlan) -> dict[int, Prospect]:
     """Return what each device is told at the start; the first local rounds as it would decide them itself.
 
-    An exchange takes the faster devices longer, since they wait for the slowest. Raises BadInput if the
-    budgets of a device do not allow one round.
+    Faster devices wait for the slowest: that takes joules, but they can train in that time. Raises BadInput
+    if the budgets of a device do not allow one round.
     """
     devices = fleet(experiment)
     costs = exchange_costs(experiment, plan, [1] * len(devices))
     for device, own in enumerate(devices):
         _refuse_if_too_poor(experiment, device, own, costs[device])
     first = [0] * len(devices)
-    for _ in range(2):  # how long an exchange takes depends on how long others train before it
-        first = [first_local_rounds(experiment, *own) for own in zip(devices, costs, strict=True)]
+    for _ in range(2):  # how long a device waits depends on how long others train before it
+        first = [
+            first_local_rounds(experiment, own, cost.of_round(own))
+            for own, cost in zip(devices, costs, strict=True)
+        ]
         costs = exchange_costs(experiment, plan, first)
     training = [rounds for rounds in first if rounds > 0]
     return {
         device: Prospect(
             local_rounds=first[device],
             mean_local_rounds=harmonic_mean(training) if training else 0.0,
-            exchange_j=costs[device].aggregation_j,
-            exchange_air_s=costs[device].aggregation_air_s,
+            exchange_j=costs[device].of_round(devices[device]).aggregation_j,
+            exchange_air_s=costs[device].air_s,
+            waiting_air_s=costs[device].waiting_air_s,
         )
         for device in range(len(devices))
     }
 
 
-def exchange_costs(experiment: Experiment, plan: EpochPlan, local_rounds: Sequence[int]) -> list[RoundCosts]:
-    """Return what a round takes from each device if they do so many local rounds, waiting included."""
+def exchange_costs(
+    experiment: Experiment, plan: EpochPlan, local_rounds: Sequence[int]
+) -> list[ExchangeCost]:
+    """Return what an exchange takes each device if they do so many local rounds before it."""
     devices, cost = fleet(experiment), plan.cost
-    taken_s = np.full(len(devices), cost.air_s)
+    air_s, waiting_s = np.full(len(devices), cost.air_s), np.zeros(len(devices))
     if cost.ends is not None:
         busy_s = np.array([n * own.local_round_air_s for n, own in zip(local_rounds, devices, strict=True)])
         ready_s = settled_ready_s(cost.ends, busy_s)
         taken_s = cost.ends(ready_s) - ready_s
-    return [
-        round_costs(own, float(joules), float(seconds))
-        for own, joules, seconds in zip(devices, cost.joules, taken_s, strict=True)
-    ]
+        together_s = np.full(len(devices), ready_s.max())
+        air_s = np.minimum(cost.ends(together_s) - together_s, taken_s)
+        waiting_s = taken_s - air_s
+    return [ExchangeCost(*map(float, own)) for own in zip(cost.joules, air_s, waiting_s, strict=True)]
 
 
-def _refuse_if_too_poor(experiment: Experiment, device: int, own: Hardware, costs: RoundCosts) -> None:
+def _refuse_if_too_poor(experiment: Experiment, device: int, own: Hardware, cost: ExchangeCost) -> None:
+    costs = cost.of_round(own)
+    costs = replace(costs, aggregation_air_s=cost.air_s + cost.waiting_air_s)
     lacking = shortfall(Budget(energy_j=own.budget_j, air_s=own.budget_air_s), costs, num_rounds=1)
     limited = experiment.budget.limited
     for keys, budget, unit, missing, round_ in (
@@ -75,16 +105,6 @@ def _refuse_if_too_poor(experiment: Experiment, device: int, own: Hardware, cost
                 f"{key}: device {device} has {budget:.3g} {unit}, and one local round with one exchange "
                 f"takes about {round_:.3g} {unit}; it lacks {missing:.3g} {unit}"
             )
-
-
-def round_costs(own: Hardware, exchange_j: float, exchange_air_s: float) -> RoundCosts:
-    """Return what a round takes from a device, idling included."""
-    return RoundCosts(
-        local_j=own.local_round_j + own.idle_power_w * own.local_round_air_s,
-        local_air_s=own.local_round_air_s,
-        aggregation_j=exchange_j + own.idle_power_w * exchange_air_s,
-        aggregation_air_s=exchange_air_s,
-    )
 
 
 def first_local_rounds(experiment: Experiment, own: Hardware, costs: RoundCosts) -> int:

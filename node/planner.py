@@ -52,7 +52,10 @@ class Planner:
         self._radio = radio
         self._adaptive = experiment.training.local_rounds == "adaptive"
         self._exchange_j = Running(prospect.exchange_j)
-        self._exchange_air_s = Running(prospect.exchange_air_s)
+        # Without scalars on the exchange nobody can tell waiting from exchanging, nor has to.
+        waiting_air_s = prospect.waiting_air_s if self._adaptive else 0.0
+        self._waiting_air_s = Running(waiting_air_s)
+        self._exchange_air_s = Running(prospect.exchange_air_s + prospect.waiting_air_s - waiting_air_s)
         self._wanted = prospect.local_rounds
         self._constants = experiment.theory.constants
         self._loss: float | None = None
@@ -74,8 +77,9 @@ class Planner:
     def begin_round(self, round_: int, exchange_at_most_j: float) -> bool:
         """Settle the local rounds of this round: as announced, where that leaves enough for its exchange.
 
-        And for all that a schedule has in store, since who leaves on the way breaks it for all others.
-        False if not even the exchange can be paid for.
+        And for all that a schedule has in store, since who leaves on the way breaks it for all others. What
+        it would wait now for slower devices takes no more seconds if it trains. False if not even the
+        exchange can be paid for.
         """
         self.why_leaves = self._why_short(1, exchange_at_most_j)
         experiment, left, costs = self._experiment, self._left(), self._round_costs(1)
@@ -84,7 +88,7 @@ class Planner:
         self._num = min(
             self._wanted,
             affordable(left.energy_j, needed.energy_j, each=costs.local_j),
-            affordable(left.air_s, needed.air_s, each=costs.local_air_s),
+            affordable(left.air_s, needed.air_s - self._waiting_air_s.mean, each=costs.local_air_s),
         )
         return not self.why_leaves
 
@@ -104,14 +108,18 @@ class Planner:
             self._wanted = self._decide(round_ + 1, exchange_at_most_j)
         loss = trained.loss if trained and trained.loss is not None else self._loss
         if not self._wanted or loss is None:  # who does not train next is in no mean
-            return Scalars()
-        return Scalars(devices=1.0, inverse_local_rounds=1 / self._wanted, loss=loss)
+            return Scalars(ready_air_s=self._radio.air_s)
+        return Scalars(
+            devices=1.0, inverse_local_rounds=1 / self._wanted, loss=loss, ready_air_s=self._radio.air_s
+        )
 
     def learn(self, heard: Scalars) -> None:
         """Take in what the others have announced, and what the exchange has cost."""
         before_j, before_air_s = self._began
         self._exchange_j.see(self._radio.spent_j - before_j)
-        self._exchange_air_s.see(self._radio.air_s - before_air_s)
+        ready_air_s = min(max(heard.ready_air_s, before_air_s), self._radio.air_s)
+        self._waiting_air_s.see(ready_air_s - before_air_s)
+        self._exchange_air_s.see(self._radio.air_s - ready_air_s)
         self._mean = 1 / heard.inverse_local_rounds if heard.inverse_local_rounds else 0.0
         if heard.devices > 0:
             self._loss = heard.loss
@@ -175,7 +183,7 @@ class Planner:
             Outlook(
                 left=Budget(
                     energy_j=left.energy_j - costs.aggregation_j - kept_back_j,
-                    air_s=left.air_s - costs.aggregation_air_s,
+                    air_s=left.air_s - self._taken_air_s(rounds_left),
                 ),
                 rounds_left=rounds_left,
                 costs=costs,
@@ -186,10 +194,14 @@ class Planner:
     def _exchange(self, at_most_j: float, number: int) -> Exchange:
         """Return what each of so many exchanges takes, if the dearest costs that much without idling."""
         return Exchange(
-            at_most_j=at_most_j + self._radio.hardware.idle_power_w * self._exchange_air_s.reserve(1),
+            at_most_j=at_most_j + self._radio.hardware.idle_power_w * self._taken_air_s(1),
             usual_j=self._exchange_j.mean,
-            usual_air_s=self._exchange_air_s.reserve(number),
+            usual_air_s=self._taken_air_s(number),
         )
+
+    def _taken_air_s(self, rounds: int) -> float:
+        """Return what each of so many exchanges takes, waiting for slower devices included."""
+        return self._exchange_air_s.reserve(rounds) + self._waiting_air_s.reserve(rounds)
 
     def _left(self) -> Budget:
         own = self._radio.hardware

@@ -17,7 +17,7 @@ from protocol.errors import FrameError
 from protocol.radio import Modulation
 
 MAGIC = b"HSAY"
-VERSION = 3
+VERSION = 4
 _FIELDS = struct.Struct("<4sBBBBQIIIIBBHIIId")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _FIELDS.size + _CRC.size

@@ -12,7 +12,7 @@ from protocol.config import Experiment
 from protocol.errors import FrameError
 from protocol.packet_errors import PacketErrorTable
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 SKETCH_SIZE = 256
 """Numbers in the sketch of a gradient."""
 CONSENSUS_SAMPLE = 4096
@@ -133,7 +133,9 @@ class Prospect(Message):
     exchange_j: float
     """What averaging is expected to cost this device in a round, waiting included."""
     exchange_air_s: float
-    """How long that is expected to take it."""
+    """How long that is expected to take it, once all are ready."""
+    waiting_air_s: float
+    """How long it is expected to wait for slower devices before that."""
 
 
 class Start(Message):

@@ -76,7 +76,13 @@ def make_neighbour(device=1, **changes):
 
 def make_prospect(**changes):
     """Return what a device reckons with that does five local rounds and pays nothing, unless changed."""
-    usual = {"local_rounds": 5, "mean_local_rounds": 5.0, "exchange_j": 0.0, "exchange_air_s": 0.0}
+    usual = {
+        "local_rounds": 5,
+        "mean_local_rounds": 5.0,
+        "exchange_j": 0.0,
+        "exchange_air_s": 0.0,
+        "waiting_air_s": 0.0,
+    }
     return Prospect(**(usual | changes))
 
 

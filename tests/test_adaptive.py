@@ -43,12 +43,26 @@ def reserve(seen, rounds):
     return np.mean(seen) + 1.645 * deviation / sqrt(rounds)
 
 
+def latest_ready_s(it, device, k):
+    """Return when the last of a device and its neighbours had trained in a round."""
+    both = [device, *(neighbour.device for neighbour in it.starts[device].neighbours)]
+    return max(
+        (it.reports[other][k - 1].spent.air_s if k else 0.0) + it.reports[other][k].spent.compute_air_s
+        for other in both
+        if k < len(it.reports[other])
+    )
+
+
 def decided(it, device, budget_j, budget_s):
     """Do each decision of a device again, from its reports and what it was told at the start."""
-    prospect, reports = it.starts[device].prospect, it.reports[device]
+    reports = it.reports[device]
+    prospect, ready_s = (
+        it.starts[device].prospect,
+        [latest_ready_s(it, device, k) for k in range(len(reports))],
+    )
     e_j, t_s = E_J[device] + IDLE_W * T_S[device], T_S[device]
     at_most_j = radio_j(reports[0])  # without repeats every exchange is the dearest
-    seen_j, seen_s = [prospect.exchange_j], [prospect.exchange_air_s]
+    seen_j, seen_s, waited_s = [prospect.exchange_j], [prospect.exchange_air_s], [prospect.waiting_air_s]
     spent_j = clock_s = 0.0
     chosen = [prospect.local_rounds]
     for k, report in enumerate(reports):
@@ -56,17 +70,19 @@ def decided(it, device, budget_j, budget_s):
         left_j = budget_j - spent_j - computing_j
         left_s = budget_s - clock_s - report.spent.compute_air_s
         rounds = max(ROUNDS - 1 - k, 1)
-        a_j, s_s = reserve(seen_j, rounds), reserve(seen_s, rounds)
-        kept_j = 2 * max(at_most_j + IDLE_W * reserve(seen_s, 1) - np.mean(seen_j), 0)
+        a_j, s_s, w_s = (reserve(seen, rounds) for seen in (seen_j, seen_s, waited_s))
+        idle_s = reserve(seen_s, 1) + reserve(waited_s, 1)
+        kept_j = 2 * max(at_most_j + IDLE_W * idle_s - np.mean(seen_j), 0)
         by_joules = ((left_j - a_j - kept_j) / rounds - a_j) / e_j
-        by_seconds = ((left_s - s_s) / rounds - s_s) / t_s
+        by_seconds = ((left_s - s_s - w_s) / rounds - s_s) / t_s
         total_j = report.spent.compute_j + report.spent.idle_j + radio_j(report)
         seen_j.append(total_j - computing_j)
-        seen_s.append(report.spent.air_s - clock_s - report.spent.compute_air_s)
+        seen_s.append(report.spent.air_s - ready_s[k])
+        waited_s.append(ready_s[k] - clock_s - report.spent.compute_air_s)
         spent_j, clock_s = spent_j + total_j, report.spent.air_s
         # What the exchange between has left must do for the next one.
-        next_s = reserve(seen_s, 1)
-        next_j = at_most_j + IDLE_W * next_s
+        next_s = reserve(seen_s, 1) + reserve(waited_s, 1) - np.mean(waited_s)
+        next_j = at_most_j + IDLE_W * (reserve(seen_s, 1) + reserve(waited_s, 1))
         most = ((budget_j - spent_j - next_j) / e_j, (budget_s - clock_s - next_s) / t_s)
         chosen.append(max(min(by_joules, by_seconds, *most), 0))
     return chosen
@@ -90,6 +106,21 @@ def test_local_rounds_are_the_share_of_what_meters_and_clock_have_left(which):
         for number, exact in zip(done, again[: len(done)], strict=True):
             # The last digit may round to the other side of a whole number.
             assert floor(exact - 1e-6) <= number <= floor(exact + 1e-6), (device, done, again)
+
+
+@pytest.mark.parametrize("scheme", ["gossip", "tree", "ring"])
+def test_time_that_fast_devices_would_wait_for_slow_ones_is_trained_in(scheme):
+    """Of equal seconds all fill the same rounds: tau_i t_i + s = T / K, whoever is slow."""
+    experiment = experiment_of(
+        **ADAPTIVE, budget={"run_seconds": 6.0}, aggregation={"scheme": scheme, "chunks": 2}
+    )
+    it = rehearse(experiment)
+    exchange_s = min(start.prospect.exchange_air_s for start in it.starts.values())
+    for device in range(4):
+        fits = (6.0 / ROUNDS - exchange_s) / T_S[device]
+        assert it.rounds(device) == ROUNDS
+        assert fits - 2 < np.mean(local_rounds(it, device)) <= fits, device
+        assert it.air_s(device) <= 6.0
 
 
 def test_joules_run_out_evenly_and_nearly_all_are_used():

@@ -114,9 +114,9 @@ def test_side_information_lies_as_the_page_says():
     """Scalars, counts, padding, numbers, trailers: written by us, read as docs/wire.md has it."""
     text = section(WIRE, "Side information")
     table = re.findall(r"^\| (\d+) \| 4 \| `(\w+)` \|", text, re.MULTILINE)
-    scalars = Scalars(*np.arange(1.0, 4.0).tolist())
+    scalars = Scalars(*np.arange(1.0, 5.0).tolist())
     layout = Layout("float32", 1000, 512, checked=True)
-    for adaptive, start in ((True, 12), (False, 0)):
+    for adaptive, start in ((True, 16), (False, 0)):
         partial = Partial(Chunk(slice(0, 1000), layout), members=9, adaptive=adaptive)
         partial.scalars, partial.counts = scalars, np.arange(1, 9)
         shape = partial.shape(0)
@@ -130,7 +130,7 @@ def test_side_information_lies_as_the_page_says():
             assert len(table) == NUM_BYTES // 4
         assert np.frombuffer(written, "<u2", 8, start).tolist() == list(range(1, 9))
         assert shape.side_bits == 8 * start + 16 * 8
-        parts = "12 + 16 + 4 (padding)" if adaptive else "16"
+        parts = "16 + 16" if adaptive else "16"
         assert f"{parts} + 4032 = {shape.side_bytes + layout.payload_bytes}" in text.replace("\n", " ")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from coordinator.network import Network
-from coordinator.prospects import bound_shape, first_outlook, look_ahead, round_costs
+from coordinator.prospects import ExchangeCost, bound_shape, first_outlook, look_ahead
 from coordinator.schedule.epochs import EpochPlan
 from protocol.config import Experiment
 from protocol.hardware import Hardware, fleet
@@ -33,7 +33,9 @@ class Player:
     """What one may cost."""
     wanted: int
     exchange_air_s: float
-    """What one takes, waiting for slower devices included."""
+    """What one takes, once all are ready."""
+    waiting_air_s: float
+    """For slower devices, before that."""
     binding: Binding | None = None
     """Of the first round; None where local rounds are set."""
     stopped_by: Binding | None = None
@@ -58,15 +60,20 @@ class Player:
     @property
     def costs(self) -> RoundCosts:
         """What a round takes."""
-        return round_costs(self.own, self.exchange_j, self.exchange_air_s)
+        return ExchangeCost(self.exchange_j, self.exchange_air_s, self.waiting_air_s).of_round(self.own)
+
+    @property
+    def taken_air_s(self) -> float:
+        """What an exchange takes, waiting included."""
+        return self.exchange_air_s + self.waiting_air_s
 
     @property
     def exchange(self) -> Exchange:
         """What an exchange takes, idling included."""
         return Exchange(
-            at_most_j=self.at_most_j + self.own.idle_power_w * self.exchange_air_s,
+            at_most_j=self.at_most_j + self.own.idle_power_w * self.taken_air_s,
             usual_j=self.costs.aggregation_j,
-            usual_air_s=self.exchange_air_s,
+            usual_air_s=self.taken_air_s,
         )
 
     def needs(self, needed: Budget) -> None:
@@ -105,6 +112,7 @@ def _players(experiment: Experiment, network: Network, plan: EpochPlan) -> list[
             at_most_j=exchange_at_most_j(experiment, network, plan, device),
             wanted=prospects[device].local_rounds,
             exchange_air_s=prospects[device].exchange_air_s,
+            waiting_air_s=prospects[device].waiting_air_s,
         )
         for device, own in enumerate(devices)
     ]
@@ -122,7 +130,7 @@ def _play(experiment: Experiment, plan: EpochPlan, active: list[Player], *, roun
         player.number = min(
             player.wanted,
             affordable(left.energy_j, needed.energy_j, each=costs.local_j),
-            affordable(left.air_s, needed.air_s, each=costs.local_air_s),
+            affordable(left.air_s, needed.air_s - player.waiting_air_s, each=costs.local_air_s),
         )
         hz = own.training_hz(
             experiment.device,
@@ -135,7 +143,7 @@ def _play(experiment: Experiment, plan: EpochPlan, active: list[Player], *, roun
     slowest_s = max(player.busy_s for player in active)
     round_s = slowest_s + plan.event.air_s
     for player in active:
-        player.exchange_air_s = round_s - player.busy_s
+        player.exchange_air_s, player.waiting_air_s = plan.event.air_s, slowest_s - player.busy_s
         spent_j = player.joules + times * (player.exchange_j + player.own.idle_power_w * round_s)
         player.joules = min(spent_j, player.own.budget_j)  # no device talks or waits beyond it
         player.air_s += times * round_s
@@ -153,7 +161,7 @@ def _look_ahead(experiment: Experiment, player: Player, round_: int) -> None:
     aggregation, costs, num_rounds = experiment.aggregation, player.costs, experiment.rounds
     needed = player.exchange.reserve(1 + num_ahead(aggregation, round_, num_rounds=num_rounds))
     player.needs(
-        Budget(energy_j=needed.energy_j - costs.aggregation_j, air_s=needed.air_s - costs.aggregation_air_s)
+        Budget(energy_j=needed.energy_j - costs.aggregation_j, air_s=needed.air_s - player.taken_air_s)
     )
     if experiment.training.is_adaptive and player.stopped_by is None:
         energy_j = player.left.energy_j - player.exchange.kept_back_j

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from coordinator.network import Network
 from coordinator.planning.rehearsal import Player, rehearse
-from coordinator.prospects import bound_shape, round_costs
+from coordinator.prospects import ExchangeCost, bound_shape
 from coordinator.schedule.epochs import EpochPlan
 from protocol.config import Experiment
 from protocol.theory.caps import Binding, Budget, LocalRounds, RoundCosts, cap
@@ -80,10 +80,8 @@ class PlannedRun(BaseModel):
 def plan_work(experiment: Experiment, network: Network, plan: EpochPlan) -> PlannedRun:
     """Rehearse a run by expected costs; raises BadInput if the budgets of a device do not allow one round."""
     players = rehearse(experiment, network, plan)
-    # Who has to wait for slower devices can compute instead: that takes joules, but no more seconds.
-    never_idle = [replace(player.costs, aggregation_air_s=plan.event.air_s) for player in players]
-    in_step = _in_step(players, plan.event.air_s)
-    caps = _caps(experiment, players, never_idle)
+    in_step = _in_step(players)
+    caps = _caps(experiment, players, [player.costs for player in players])
     best = _water_filling(experiment, caps)
     bottleneck, reason = _bottleneck(players, caps)
     return PlannedRun(
@@ -113,17 +111,16 @@ def _caps(
     ]
 
 
-def _in_step(players: Sequence[Player], exchange_air_s: float) -> list[RoundCosts]:
+def _in_step(players: Sequence[Player]) -> list[RoundCosts]:
     """Return what rounds take where all do the same number of local rounds, each as long as the slowest's."""
     slowest_s = max(player.own.local_round_air_s for player in players)
-    alone = [round_costs(player.own, player.exchange_j, exchange_air_s) for player in players]
     return [
         replace(
-            costs,
+            ExchangeCost(player.exchange_j, player.exchange_air_s, 0.0).of_round(player.own),
             local_j=player.own.local_round_j + player.own.idle_power_w * slowest_s,
             local_air_s=slowest_s,
         )
-        for player, costs in zip(players, alone, strict=True)
+        for player in players
     ]
 
 
@@ -140,7 +137,7 @@ def _work(player: Player, most: LocalRounds, best: int | None) -> PlannedWork:
         air_s=player.air_s,
         air_s_share=_share(player.air_s, player.own.budget_air_s),
         exchange_j=player.costs.aggregation_j,
-        exchange_air_s=player.costs.aggregation_air_s,
+        exchange_air_s=player.taken_air_s,
         local_rounds_affordable=None if most.num_local_rounds == MAX_LOCAL_ROUNDS else most.num_local_rounds,
         local_rounds_best=best,
     )

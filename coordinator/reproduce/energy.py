@@ -51,9 +51,9 @@ def aggregation_energy(
         "with repeats, without fading. What they radiated, headers, acknowledgements and repeats included, "
         "is read from their ledgers. Full mesh and all broadcast are gossip on the complete graph, by "
         f"unicast and by broadcast. Gossip with the neighbours within {base.graph.radius_m:g} m averages "
-        f"only nearly; to come within {percent(CONSENSUS_ERROR)} of the squared distance takes several sweeps. "
-        "The minimum-energy tree tells all children at once and is laid out for that; the spanning tree is "
-        "all unicast.",
+        f"only nearly; to come within {percent(CONSENSUS_ERROR)} of the squared distance takes several "
+        "sweeps. The minimum-energy tree tells all children at once and is laid out for that; the "
+        "spanning tree is all unicast.",
         file=file,
         arms=tuple(Arm(arm, (*overrides, *changes)) for arm, changes in ARMS.items()),
         seeds=tuple(seeds),

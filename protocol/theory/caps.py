@@ -36,7 +36,7 @@ class RoundCosts:
     aggregation_j: float
     """a: one aggregation."""
     aggregation_air_s: float
-    """s: one aggregation, waiting included."""
+    """s: one aggregation, without waiting for slower devices: that time can be trained in."""
 
 
 class LocalRounds(NamedTuple):
