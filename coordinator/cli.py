@@ -60,27 +60,55 @@ def run(
     compare: Annotated[
         str, typer.Option(metavar="NAMES", help="Run again under other conditions: isolated,ideal.")
     ] = "",
+    listen: Annotated[
+        str,
+        typer.Option(
+            metavar="tcp://HOST:PORT",
+            help="Start no devices, and wait there for those that others start, in containers or on other "
+            "hosts: python -m node --coordinator tcp://HOST:PORT. They must see the run's folder under the "
+            "same path.",
+        ),
+    ] = "",
+    as_many_as: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="With --listen: as many devices as this host name has addresses, as the replicas behind a "
+            "service have.",
+        ),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Run an experiment on this machine, each device a process of its own."""
+    """Run an experiment: each device a process of its own, of this machine unless --listen is given."""
     with _errors_in_one_line():
         from rich.console import Console
 
         from coordinator.interrupt import Interrupt
+        from coordinator.launch.launcher import Elsewhere, Here, count_addresses
         from coordinator.live import LiveView
         from coordinator.run import run_and_compare
         from coordinator.tables import summary_table
         from protocol.experiment_file import load
 
-        experiment = load(file, overrides or ())
+        experiment, launcher = load(file, overrides or ()), Elsewhere(listen) if listen else Here()
+        if listen and compare:
+            raise BadInput(
+                "--compare: runs again, which devices that others start do not; leave out --listen"
+            )
+        if as_many_as and not listen:
+            raise BadInput("--as-many-as: only where others start the devices; add --listen tcp://HOST:PORT")
         console = Console(stderr=as_json)
         with Interrupt.caught() as interrupt:
+            if as_many_as:
+                number = count_addresses(as_many_as, experiment.runtime.join_wall_s, interrupt)
+                experiment = load(file, [*(overrides or ()), f"devices={number}"])
             summary = run_and_compare(
                 experiment,
                 out,
                 [name for name in compare.split(",") if name],
                 watch=lambda title, variant: LiveView(console, variant, title),
                 interrupt=interrupt,
+                launcher=launcher,
             )
         if summary is not None:
             if as_json:

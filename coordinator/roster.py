@@ -190,11 +190,19 @@ class Roster:
         if hello.protocol != PROTOCOL_VERSION:
             reason = f"it speaks protocol {PROTOCOL_VERSION}, this device {hello.protocol}"
             return [Tell(peer, Refuse(reason=reason))]
-        if len(self.members) == self.experiment.devices:
+        tells = []
+        member = self._former_self(hello)
+        if member is not None and self.phase is Phase.GATHERING:
+            member.peer, member.last_heard_s, member.ready = peer, now_s, None
+            member.incarnation += 1
+        elif len(self.members) == self.experiment.devices:
+            if member is not None:
+                tells = self.lose(member.device, "its process was started anew")
             reason = f"run {self.run_id} has its {self.experiment.devices} devices already"
-            return [Tell(peer, Refuse(reason=reason))]
-        member = Member(len(self.members), peer, hello.pid, hello.host, now_s)
-        self.members.append(member)
+            return [Tell(peer, Refuse(reason=reason)), *tells]
+        else:
+            member = Member(len(self.members), peer, hello.pid, hello.host, now_s)
+            self.members.append(member)
         welcome = Welcome(
             run_id=self.run_id,
             epoch=self.epoch,
@@ -204,6 +212,15 @@ class Roster:
             run_dir=self.run_dir,
         )
         return [Tell(peer, welcome)]
+
+    def _former_self(self, hello: Hello) -> Member | None:
+        """Return the device that a process was before it was started anew, as a container is with its policy.
+
+        It has its host's name and number again, and nobody else has them, unless all devices share a process.
+        """
+        if self.experiment.transport.kind == "memory":
+            return None
+        return next((m for m in self.members if (m.host, m.pid) == (hello.host, hello.pid)), None)
 
     def _start_if_all_are_ready(self, now_s: float) -> list[Tell]:
         ready = [m.ready for m in self.members if m.ready is not None]

@@ -4,16 +4,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import monotonic
 from typing import TypeAlias
 
 import zmq
 
-from coordinator.device import fetch, packet_error_tables
 from coordinator.interrupt import Interrupt
-from coordinator.launch.local import LocalProcesses
+from coordinator.launch.launcher import Here, Launcher
 from coordinator.network import lay_out
 from coordinator.roster import Roster
 from coordinator.server import Server, View, control_socket
@@ -28,6 +26,8 @@ VARIANTS: dict[str, dict[str, dict[str, str]]] = {
     "ideal": {"radio": {"scheme": "ideal"}},
 }
 """What `--compare` changes in an experiment: no exchange at all, or a channel that loses nothing."""
+
+HERE = Here()
 
 Watch: TypeAlias = Callable[[], AbstractContextManager[View]]
 """Opens a view when there is something to see."""
@@ -49,6 +49,7 @@ def run_and_compare(
     *,
     watch: Callable[[str, Experiment], AbstractContextManager[View]],
     interrupt: Interrupt,
+    launcher: Launcher = HERE,
 ) -> Summary | None:
     """Run an experiment, and again under each condition of compare; summary and report hold them all.
 
@@ -60,7 +61,8 @@ def run_and_compare(
     if len(set(compare)) < len(compare):
         raise BadInput(f"--compare {','.join(compare)}: names each condition once")
     try:
-        outcomes = {"run": run(experiment, out, partial(watch, experiment.name, experiment), interrupt)}
+        watch_run = partial(watch, experiment.name, experiment)
+        outcomes = {"run": run(experiment, out, watch_run, interrupt, launcher)}
     except Interrupted:
         return None
     folder = outcomes["run"].folder
@@ -89,15 +91,19 @@ def _conclude(outcomes: dict[str, Outcome], folder: Path) -> Summary:
     return summary
 
 
-def run(experiment: Experiment, out: Path | None, watch: Watch, interrupt: Interrupt) -> Outcome:
-    """Run one experiment on this host, from the first process to the summary in its folder.
+def run(
+    experiment: Experiment,
+    out: Path | None,
+    watch: Watch,
+    interrupt: Interrupt,
+    launcher: Launcher = HERE,
+) -> Outcome:
+    """Run one experiment, from the first device to the summary in its folder.
 
     Raises BadInput, Interrupted or RunError.
     """
-    require_torch()
     try:
-        fetch(experiment)
-        tables = packet_error_tables(experiment)
+        tables = launcher.prepare(experiment)
     except HearsayError as error:
         if interrupt.count:  # the signal reached the device that downloaded or simulated, too
             raise Interrupted from error
@@ -105,12 +111,11 @@ def run(experiment: Experiment, out: Path | None, watch: Watch, interrupt: Inter
     network = lay_out(experiment, tables)
     with RunFolder.create(experiment, out) as folder:
         launched_s = monotonic()
-        num_processes = 1 if experiment.transport.kind == "memory" else experiment.devices
         with (
             zmq.Context() as context,
-            control_socket(context, "tcp://127.0.0.1:*") as (socket, url),
+            control_socket(context, launcher.bind) as (socket, url),
             watch() as view,
-            LocalProcesses.launch(num_processes, url, folder.logs, preload(experiment)) as processes,
+            launcher.launch(experiment, url, folder.logs) as processes,
         ):
             roster = Roster(experiment, folder.run_id, str(folder.path), network, tables)
             Server(socket, roster, folder, view, launched_s=launched_s).serve(processes, interrupt)
@@ -126,16 +131,3 @@ def variant(experiment: Experiment, name: str) -> Experiment:
     for section, changes in VARIANTS[name].items():
         table[section] |= changes
     return Experiment.model_validate(table)
-
-
-def preload(experiment: Experiment) -> tuple[str, ...]:
-    """Name what this experiment's devices would each import, to be imported once before the fork."""
-    return ("sklearn.datasets",) if experiment.data.dataset == "digits" else ()
-
-
-def require_torch() -> None:
-    """Raise BadInput where there is no torch, without which no device can run."""
-    try:
-        version("torch")
-    except PackageNotFoundError as error:
-        raise BadInput("devices need torch, which is not installed; install hearsay[node]") from error

@@ -1,6 +1,6 @@
 """The control socket: hears devices, keeps the roster, and writes the log. Never on the data path."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import Protocol, TypeAlias
@@ -28,10 +28,14 @@ STOP_WALL_S = 10.0
 
 
 class Processes(Protocol):
-    """Devices that run on this host, of which deaths are known at once."""
+    """The devices of a run, watched from outside; of those on this host deaths are known at once."""
 
     @property
-    def sentinels(self) -> list[int]:
+    def logs(self) -> str:
+        """Where to read what they said."""
+
+    @property
+    def sentinels(self) -> Sequence[int]:
         """File descriptors that become readable when a process dies."""
 
     def deaths(self) -> list[tuple[int, str]]:
@@ -64,7 +68,7 @@ class Server:
         self._launched_s = launched_s
         self._started_s = launched_s
         self._meter = ConsensusMeter(0, 0)
-        self._watched: list[int] = []
+        self._watched: Sequence[int] = []
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
 
@@ -74,6 +78,13 @@ class Server:
         Raises BadInput or RunError if the run cannot start, Interrupted if somebody ended it before
         that, RunError if no device is left.
         """
+        try:
+            self._serve(processes, interrupt)
+        except BaseException:
+            self._tell(self._roster.stop())  # who waits for the start shall not wait in vain
+            raise
+
+    def _serve(self, processes: Processes, interrupt: Interrupt) -> None:
         join_deadline = self._launched_s + self._roster.experiment.runtime.join_wall_s
         stop_deadline, next_stop_s = float("inf"), 0.0
         while self._roster.phase is not Phase.OVER:
@@ -83,7 +94,7 @@ class Server:
                 if self._roster.phase is Phase.GATHERING:
                     if interrupt.count:  # the same signal ended it
                         raise Interrupted
-                    raise RunError(f"a device's process ended before the start ({how}); see {self._logs}")
+                    raise RunError(f"a device's process ended before the start ({how}); see {processes.logs}")
                 for member in self._roster.at(pid):
                     self._lose(member.device, how)
             now_s = monotonic()
@@ -105,15 +116,11 @@ class Server:
                     self._lose(member.device, "did not stop in time")
                 break
             if self._roster.phase is Phase.GATHERING and now_s > join_deadline:
-                raise RunError(self._who_is_missing())
+                raise RunError(self._who_is_missing(processes.logs))
             self._view.tick()
-        self._end()
+        self._end(processes.logs)
 
-    @property
-    def _logs(self) -> str:
-        return str(self._folder.logs)
-
-    def _listen(self, sentinels: list[int], interrupt: Interrupt) -> None:
+    def _listen(self, sentinels: Sequence[int], interrupt: Interrupt) -> None:
         """Wait for devices to say something or die, and hear what they said."""
         if sentinels != self._watched:
             self._watched = sentinels
@@ -147,14 +154,15 @@ class Server:
     def _hear_word(self, peer: bytes, message: FromDevice) -> None:
         gathering = self._roster.phase is Phase.GATHERING
         member = self._roster.member(peer)
-        was_lost = member is not None and bool(member.lost)
+        lost = [m.device for m in self._roster.members if m.lost]
         had_left = member is not None and bool(member.left)
         tells = self._roster.hear(peer, message, monotonic())
         if gathering and self._roster.phase is Phase.RUNNING:
             self._start()
         self._tell(tells)
-        if member is not None and member.lost and not was_lost:
-            self._note_death(member.device)
+        for other in self._roster.members:  # a process that comes again has lost what it was before
+            if other.lost and other.device not in lost:
+                self._note_death(other.device)
         if member is not None and member.left and not had_left:
             self._note(Left(device=member.device, rounds=member.rounds, reason=member.left))
             self._note_consensus(self._meter.lose(member.device))
@@ -237,7 +245,7 @@ class Server:
             # which its process or its silence will tell.
             self._socket.send_multipart([tell.peer, pack(tell.message)], zmq.NOBLOCK)
 
-    def _end(self) -> None:
+    def _end(self, logs: str) -> None:
         self._note(
             Ended(
                 how="stopped" if self._roster.stopped else "finished",
@@ -247,13 +255,13 @@ class Server:
         )
         if all(m.lost for m in self._roster.members) and not self._roster.stopped:
             reasons = ", ".join(sorted({m.lost for m in self._roster.members}))
-            raise RunError(f"no device is left ({reasons}); see {self._logs}")
+            raise RunError(f"no device is left ({reasons}); see {logs}")
 
-    def _who_is_missing(self) -> str:
+    def _who_is_missing(self, logs: str) -> str:
         ready = sum(m.ready is not None for m in self._roster.members)
         return (
             f"{ready} of {self._roster.experiment.devices} devices were ready within "
-            f"{self._roster.experiment.runtime.join_wall_s:g} s (runtime.join_wall_s); see {self._logs}"
+            f"{self._roster.experiment.runtime.join_wall_s:g} s (runtime.join_wall_s); see {logs}"
         )
 
 

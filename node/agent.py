@@ -5,6 +5,7 @@ Follow one parameter vector x: local SGD moves it, `exchanges.encode` turns it i
 packets carried through the air, and `arrived.mix_` mixes that into x, which is the model.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from node.train import Trainer
 from node.transport.zmq import Context, ZmqTransport
 from protocol.air import frame_layout
 from protocol.config import Experiment
+from protocol.errors import BadInput
 from protocol.messages import CONSENSUS_SAMPLE, Done, Ready, Report, Welcome
 from protocol.streams import Purpose, stream
 
@@ -30,6 +32,10 @@ from protocol.streams import Purpose, stream
 def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str) -> None:
     """Be one device of one run: get ready, go through the rounds, write the parameters, leave."""
     experiment, device = welcome.experiment, welcome.device
+    if not os.access(welcome.run_dir, os.W_OK):
+        raise BadInput(
+            f"device {device} cannot write to {welcome.run_dir}, the run's folder: share it with all hosts"
+        )
     torch.set_num_threads(experiment.runtime.torch_threads)
     mine = share(experiment.data, device, experiment.devices, seed=experiment.seed)
     model = build_model(experiment)

@@ -45,6 +45,37 @@ def said(tells):
     return [(tell.peer, type(tell.message)) for tell in tells]
 
 
+def test_a_process_started_anew_before_the_start_is_the_device_it_was():
+    it = roster(3)
+    for device in range(3):
+        it.hear(b"%d" % device, Hello(pid=1, host=f"container-{device}"), 0.0)
+    it.hear(b"1", make_ready(1), 0.0)
+    [tell] = it.hear(b"again", Hello(pid=1, host="container-1"), 5.0)
+    assert isinstance(tell.message, Welcome)
+    assert (tell.message.device, tell.message.incarnation) == (1, 1)
+    assert it.hear(b"1", make_ready(1), 5.0) == []  # what the former one said comes too late
+    for device, peer in ((0, b"0"), (2, b"2")):
+        assert it.hear(peer, make_ready(device), 5.0) == []
+    tells = it.hear(b"again", make_ready(1), 5.0)
+    assert said(tells) == [(b"0", Start), (b"again", Start), (b"2", Start)]
+    assert [n.incarnation for n in tells[0].message.neighbours] == [1, 0]
+
+
+def test_a_process_started_anew_in_the_run_tells_that_its_device_is_dead():
+    it = started(4)
+    refusal, *deaths = it.hear(b"again", Hello(pid=101, host="h"), 5.0)
+    assert isinstance(refusal.message, Refuse)
+    assert said(deaths) == [(b"0", NeighbourDied), (b"2", NeighbourDied)]
+    assert it.members[1].lost == "its process was started anew"
+
+
+def test_devices_that_share_a_process_are_not_taken_for_each_other():
+    it = roster(2, transport={"kind": "memory"})
+    for device in range(2):
+        [tell] = it.hear(b"%d" % device, Hello(pid=1, host="h"), 0.0)
+        assert tell.message.device == device
+
+
 def test_devices_are_numbered_as_they_come_and_start_when_the_last_is_ready():
     it = roster(3)
     for device in range(3):

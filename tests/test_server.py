@@ -13,12 +13,14 @@ from coordinator.server import Server, control_socket
 from coordinator.store import RunFolder
 from protocol.config import Experiment
 from protocol.errors import Interrupted, RunError
+from protocol.messages import Hello, Stop, Welcome, from_coordinator, pack
 
 
 class OneDied:
     """Processes of which one has ended."""
 
     sentinels = ()
+    logs = "nowhere"
 
     def deaths(self):
         return [(4711, "killed by SIGTERM")]
@@ -45,3 +47,28 @@ def test_a_signal_that_ended_a_device_too_is_an_interrupt_and_no_fault(tmp_path,
     with pytest.raises(expected):
         serve(tmp_path / "run", interrupt)
     assert (tmp_path / "run").exists() == (expected is RunError)
+
+
+class Silent(OneDied):
+    """Devices of which nothing is known but what they say."""
+
+    def deaths(self):
+        return []
+
+
+def test_devices_that_wait_for_a_start_are_told_when_none_comes(tmp_path):
+    experiment = Experiment(devices=2, runtime={"join_wall_s": 1.0})
+    with (
+        RunFolder.create(experiment, tmp_path / "run") as folder,
+        zmq.Context() as context,
+        control_socket(context, "tcp://127.0.0.1:*") as (socket, url),
+        context.socket(zmq.DEALER) as device,
+    ):
+        device.connect(url)
+        device.send(pack(Hello(pid=1, host="elsewhere")))
+        roster = Roster(experiment, folder.run_id, str(folder.path), lay_out(experiment))
+        server = Server(socket, roster, folder, Unwatched(), launched_s=monotonic())
+        with pytest.raises(RunError, match=r"0 of 2 devices were ready within 1 s .* see nowhere"):
+            server.serve(Silent(), Interrupt())
+        told = [from_coordinator(device.recv()) for _ in range(2)]
+    assert [type(message) for message in told] == [Welcome, Stop]

@@ -33,7 +33,9 @@ those of other threads too, and how a process ended can be read but once."""
 class LocalProcesses:
     """The device processes of one run, and the news of their deaths."""
 
-    def __init__(self) -> None:
+    def __init__(self, logs: str) -> None:
+        self.logs = logs
+        """The folder of what they said."""
         self._processes: list[ForkServerProcess] = []
         self._buried: set[int] = set()
 
@@ -45,7 +47,7 @@ class LocalProcesses:
         """Start processes that join the run at url; whatever happens, none is left at the end."""
         warm_up(preload)
         context = multiprocessing.get_context("forkserver")
-        processes = cls()
+        processes = cls(str(logs))
         try:
             for _ in range(num_processes):
                 process = context.Process(target=become_node, args=(url, str(logs)))

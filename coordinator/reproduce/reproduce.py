@@ -6,9 +6,9 @@ from pathlib import Path
 from time import monotonic
 
 from coordinator.interrupt import Interrupt
+from coordinator.launch.launcher import require_torch
 from coordinator.reproduce.comparison import Comparison, Measured, Run, Shown
 from coordinator.reproduce.folder import point_folder
-from coordinator.run import require_torch
 from coordinator.sweep.progress import SweepView
 from coordinator.sweep.runner import Point, Result, run_all
 

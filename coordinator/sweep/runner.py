@@ -18,8 +18,9 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from coordinator.interrupt import Interrupt
+from coordinator.launch.launcher import preload, require_torch
 from coordinator.launch.local import warm_up
-from coordinator.run import preload, require_torch, run
+from coordinator.run import run
 from coordinator.server import View
 from coordinator.store import EXPERIMENT, SUMMARY, write_whole
 from coordinator.summary import Summary

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.interrupt import Interrupt
-from coordinator.run import require_torch
+from coordinator.launch.launcher import require_torch
 from coordinator.sweep.folder import PICTURE, SweepFolder
 from coordinator.sweep.grid import Grid
 from coordinator.sweep.progress import SweepView
