@@ -40,6 +40,8 @@ from protocol.messages import (
 HEARTBEAT_MS = 1000
 SILENT_MS = 5000
 """A connection without a heartbeat for this long is closed."""
+NAME_WALL_S = 3.0
+"""How long the coordinator's host may be without an address that its name leads to."""
 SLICE_WALL_S = 1.0
 """No wait is longer than this without a look at the connection and at signals."""
 REPORT_WALL_S = 0.1
@@ -115,7 +117,12 @@ class Control:
     def join(self, wait_wall_s: float) -> Welcome:
         """Say Hello and be told who this is; raises BadInput if nobody answers or the door stays shut."""
         self.send(Hello(pid=os.getpid(), host=socket.gethostname()))
-        answer = self._receive(monotonic() + wait_wall_s)
+        deadline = monotonic() + wait_wall_s
+        answer = self._receive(min(deadline, monotonic() + NAME_WALL_S))
+        if answer is None:
+            self.check()
+            self._refuse_unknown_host()
+            answer = self._receive(deadline)
         match answer:
             case Welcome():
                 self.grace_s = answer.experiment.runtime.coordinator_grace_s
@@ -130,6 +137,16 @@ class Control:
                 )
             case _:
                 raise RunError(f"the coordinator at {self._url} answered Hello with {answer.kind}")
+
+    def _refuse_unknown_host(self) -> None:
+        """Raise BadInput where nobody has the coordinator's name: mistyped, or it has come and gone."""
+        host = urlsplit(self._url).hostname
+        try:
+            socket.getaddrinfo(host, None, socket.AF_INET)
+        except OSError as error:
+            raise BadInput(
+                f"--coordinator {self._url}: no host is called {host} ({error.strerror})"
+            ) from error
 
     def wait_for_start(self, wait_wall_s: float) -> Start:
         """Wait until everybody is ready; raises Leave if the run ends before it begins."""

@@ -183,6 +183,16 @@ def test_somebody_there_who_says_nothing_is_nobody(desk, control):
         control.join(0.1)
 
 
+def test_a_host_that_nobody_is_called_is_refused_long_before_the_deadline(monkeypatch):
+    monkeypatch.setattr("node.control.NAME_WALL_S", 0.1)
+    with (
+        zmq.Context() as context,
+        Control.open(context, "tcp://nobody.invalid:5555", threading.Event()) as control,
+        pytest.raises(BadInput, match=r"tcp://nobody.invalid:5555: no host is called nobody.invalid"),
+    ):
+        control.join(PATIENCE_S)
+
+
 @pytest.mark.parametrize(
     "url",
     [
