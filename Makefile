@@ -1,6 +1,6 @@
 # make demo       install, then run the quickstart: eight devices learn together over a radio
 # make test       the whole test suite
-# make check      formatter, linter, types, import contracts
+# make check      formatter, linter, types, import contracts, Dockerfile
 # make reproduce  both papers' comparisons on digits, a page of each in runs/: minutes on two cores
 # make bench      wall-clock benchmarks, each a ratio against a limit measured in the same run
 
@@ -22,6 +22,7 @@ check: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile
 
 reproduce: $(VENV)/node.installed
 	$(BIN)/hearsay reproduce p1 --quick

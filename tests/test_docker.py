@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import events, wait_until
 
+from protocol.errors import EXIT_BAD_INPUT
+
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "docker" / "compose.yaml"
 NODES = 4
@@ -86,8 +88,7 @@ class Cluster:
     def finish(self):
         """Wait for the end of the run; return its exit code and its summary."""
         waited = self("wait", "coordinator")
-        summary = json.loads((self.folder() / "summary.json").read_text())
-        return int(waited.stdout.split()[-1]), summary
+        return waited.returncode, json.loads((self.folder() / "summary.json").read_text())
 
     def containers(self):
         """Return the ids of the nodes' containers by host name, which is what a node says of itself."""
@@ -152,7 +153,14 @@ def test_up_learns_and_leaves_the_run_to_its_user(images, cluster):
     assert cluster.name not in networks
 
 
-LONG = ["rounds=300", "runtime.liveness_wall_s=4", "training.evaluate_every=0", "graph.kind=ring"]
+def test_the_exit_code_of_a_run_that_cannot_be_is_told(images, cluster):
+    assert cluster("up", "-d", EXPERIMENT="nowhere.toml").returncode == 0
+    assert cluster("wait", "coordinator").returncode == EXIT_BAD_INPUT
+    assert "nowhere.toml" in cluster("logs", "coordinator").stdout
+    assert list(cluster.runs.iterdir()) == []
+
+
+LONG = ["rounds=120", "runtime.liveness_wall_s=4", "training.evaluate_every=0", "graph.kind=ring"]
 
 
 def test_the_rest_finish_when_a_node_is_killed_and_say_so(images, cluster):
@@ -161,7 +169,7 @@ def test_the_rest_finish_when_a_node_is_killed_and_say_so(images, cluster):
     [victim, *_] = cluster.containers().values()
     subprocess.run(["docker", "kill", victim], check=True, capture_output=True)
     code, summary = cluster.finish()
-    assert (code, summary["rounds"]) == (0, 300)
+    assert (code, summary["rounds"]) == (0, 120)
     assert len(summary["devices_lost"]) == 1
     [died] = events(cluster.folder(), "died")
     assert died["device"] == summary["devices_lost"][0]
@@ -197,6 +205,6 @@ def test_a_node_cut_off_the_network_is_missed_and_heard_again_when_it_is_healed(
     assert code == 0
     assert summary["devices_lost"] == []
     assert summary["frames_missing_wall"] > 0
-    last = [report for report in events(folder, "report") if report["round"] == 299]
+    last = [report for report in events(folder, "report") if report["round"] == 119]
     assert len(last) == NODES
     assert all(heard["missing"] == "" for report in last for heard in report["heard"].values())
