@@ -150,6 +150,50 @@ def plan(
 
 
 @app.command()
+def doctor(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="The experiment, a TOML file (default: that of the quickstart).",
+            show_default=False,
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder that the run would have (default: in runs).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at this machine before a start: what fits, what is missing, and what to do about it.
+
+    The exit code is 1 if something red stands in the way of `hearsay run`.
+    """
+    with _errors_in_one_line():
+        from rich.console import Console
+
+        from coordinator.doctor.doctor import examine, experiment_of
+        from coordinator.doctor.table import diagnosis_tables
+        from coordinator.interrupt import Interrupt
+        from protocol.errors import Interrupted
+
+        experiment, console = experiment_of(file, overrides or ()), Console(stderr=as_json)
+        with console.status("looking around"), Interrupt.caught() as interrupt:
+            try:
+                diagnosis = examine(experiment, out, interrupt)
+            except Interrupted as stopped:
+                typer.echo("hearsay: interrupted", err=True)
+                raise typer.Exit(EXIT_SIGNAL + interrupt.number) from stopped
+        if as_json:
+            typer.echo(diagnosis.model_dump_json())
+        else:
+            console.width = max(console.width, 0 if console.is_terminal else 160)
+            console.print(*diagnosis_tables(diagnosis), sep="\n")
+        if not diagnosis.starts:
+            raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
 def sweep(
     file: File,
     axes: Annotated[
