@@ -20,6 +20,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+render_app = typer.Typer(help="Write an experiment as a file that another program starts it from.")
+app.add_typer(render_app, name="render")
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -298,6 +301,41 @@ def reproduce(
             raise typer.Exit(EXIT_SIGNAL + interrupt.number)
         if reproduced.failures:
             raise typer.Exit(EXIT_FAILED)
+
+
+@render_app.command("compose")
+def render_compose(
+    file: File,
+    overrides: Overrides = None,
+    cores: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER",
+            help="Cores of the fastest device; the others have the share that device.cpu_hz gives them "
+            "(default: runtime.torch_threads).",
+        ),
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write it (default: stdout).")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace that file if it is there.")] = False,
+) -> None:
+    """Write an experiment as a compose file: a container for each device, with the limits it would have."""
+    with _errors_in_one_line():
+        from coordinator.device import survey
+        from coordinator.render.compose import Source, parse_cores, render_compose
+        from coordinator.render.output import refuse_output, write_output
+        from protocol.experiment_file import load
+
+        experiment, source = load(file, overrides or ()), Source(file, tuple(overrides or ()), out)
+        given = parse_cores(cores, experiment)
+        if out is not None:
+            refuse_output(out, force=force)
+        text = render_compose(experiment, survey(experiment), source, cores=given)
+        if out is None:
+            typer.echo(text, nl=False)
+        else:
+            write_output(text, out)
 
 
 @app.command("schema")
