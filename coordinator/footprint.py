@@ -13,23 +13,30 @@ from protocol.config import Experiment
 from protocol.messages import Survey
 
 MIB = 2**20
-COORDINATOR_BYTES = 120 * MIB
-"""Proportional set size of `hearsay run`; x86-64, Python 3.11, torch 2.13 for CPUs, as all that follow."""
-FORK_SERVER_BYTES = 200 * MIB
-"""Of the server that devices are forked from: torch and torch._dynamo, which they share."""
+# Measured as the sum of proportional set sizes of all processes of six runs, of which it is within a third:
+# x86-64, Python 3.11, torch 2.13 for CPUs.
+COORDINATOR_BYTES = 85 * MIB
+"""Of `hearsay run`, and what multiprocessing starts beside it: 82 to 85 MiB."""
+FORK_SERVER_BYTES = 320 * MIB
+"""Of torch, torch._dynamo and what else devices share, wherever it counts: 290 MiB, 385 with scikit-learn."""
 FORKED_BYTES = 25 * MIB
-"""What a forked device has to itself before it holds a model or samples."""
+"""What a forked device has to itself before it holds anything: 18 MiB, 27 with convolutions."""
 LONE_BYTES = 330 * MIB
-"""The same of a device that was not forked, in a container or under torchrun: all of torch is its own."""
+"""The same of a device that was not forked, in a container or under torchrun: 280 MiB, and files of torch."""
 CUDA_BYTES = 500 * MIB
 """GPU memory of a process before it holds anything: assumed, since no device computes on a GPU yet."""
+ACTIVATIONS = 2
+"""What layers keep for the backward pass counts twice: for gradients by it, and work space."""
 
-COORDINATOR_DESCRIPTORS, DESCRIPTORS_PER_DEVICE = 64, 4
+# Counted in the same runs; ZeroMQ has two contexts in a process that sends frames without a copy.
+COORDINATOR_DESCRIPTORS, DESCRIPTORS_PER_DEVICE = 24, 3
 """Of the coordinator: to start with, and for each device's process and connection."""
-DEVICE_DESCRIPTORS, DESCRIPTORS_PER_NEIGHBOUR = 32, 4
+DEVICE_DESCRIPTORS, DESCRIPTORS_PER_NEIGHBOUR = 32, 3
 """Of a device: to start with, and for each neighbour's two connections."""
-DEVICE_THREADS = 4
-"""Of a device with one thread of torch: its own, and ZeroMQ's."""
+HOSTED_DESCRIPTORS, HOSTED_PER_DEVICE, HOSTED_PER_NEIGHBOUR = 24, 6, 1
+"""Of a process that hosts all devices: to start with, for each of them, and for each of its neighbours."""
+DEVICE_THREADS = 6
+"""Of a process with one thread of torch: its own, and ZeroMQ's."""
 REPORT_BYTES, HEARD_BYTES = 700, 300
 """A device's line in `events.jsonl`: to start with, and for each neighbour."""
 FOLDER_BYTES = MIB
@@ -87,15 +94,15 @@ def footprint(experiment: Experiment, survey: Survey | None) -> Footprint:
     """
     degrees, hosted = _degrees(experiment), experiment.transport.kind == "memory"
     links = sum(degrees)
-    own = DEVICE_DESCRIPTORS + DESCRIPTORS_PER_NEIGHBOUR * links / experiment.devices
+    hosted_per_device = HOSTED_PER_DEVICE + HOSTED_PER_NEIGHBOUR * links / experiment.devices
     threads = DEVICE_THREADS + experiment.runtime.torch_threads - 1
     return Footprint(
         devices=experiment.devices,
         num_processes=1 if hosted else experiment.devices,
         threads_per_process=threads + (experiment.devices if hosted else 0),
-        descriptors=0 if hosted else COORDINATOR_DESCRIPTORS,
-        descriptors_per_device=own if hosted else DESCRIPTORS_PER_DEVICE,
-        neighbour_descriptors=DEVICE_DESCRIPTORS + DESCRIPTORS_PER_NEIGHBOUR * max(degrees),
+        descriptors=HOSTED_DESCRIPTORS if hosted else COORDINATOR_DESCRIPTORS,
+        descriptors_per_device=hosted_per_device if hosted else DESCRIPTORS_PER_DEVICE,
+        neighbour_descriptors=0 if hosted else DEVICE_DESCRIPTORS + DESCRIPTORS_PER_NEIGHBOUR * max(degrees),
         shared_bytes=COORDINATOR_BYTES + FORK_SERVER_BYTES + _mapped_bytes(experiment, survey),
         forked_bytes=FORKED_BYTES,
         device_bytes=_device_bytes(experiment, survey, degrees) if survey else None,
@@ -118,7 +125,7 @@ def _device_bytes(experiment: Experiment, survey: Survey, degrees: Sequence[int]
         FLOAT32_BYTES * survey.num_parameters * _num_vectors(experiment, degree)
         + frame * _num_frames(experiment, degree)
         + survey.sample_bytes * (num_samples + _num_common_samples(experiment, survey))
-        + survey.activation_bytes * min(batch, num_samples)
+        + ACTIVATIONS * survey.activation_bytes * min(batch, num_samples)
         for degree, num_samples in zip(degrees, survey.num_samples, strict=True)
     )
 
@@ -132,10 +139,14 @@ def _num_vectors(experiment: Experiment, degree: int) -> int:
 
 
 def _num_frames(experiment: Experiment, degree: int) -> int:
-    """Count frames at most: two that are sent, and of each neighbour those that may be early."""
+    """Count frames at most: two that are sent, and of each neighbour those that may be early.
+
+    In one process what is received is what was sent.
+    """
     radio, staleness_rounds = experiment.radio, experiment.aggregation.staleness_rounds
     differs = radio.scheme == "analog" and radio.analog.payload == "differences"
-    return (2 * degree if differs else 2) + degree * (2 + 2 * staleness_rounds)
+    received = 0 if experiment.transport.kind == "memory" else degree * (2 + 2 * staleness_rounds)
+    return (2 * degree if differs else 2) + received
 
 
 def _num_common_samples(experiment: Experiment, survey: Survey) -> int:

@@ -184,6 +184,7 @@ def test_shared_memory_matters_between_gpus(shm_bytes, num_gpus, status):
 def test_the_folder_of_a_run_needs_room(free_bytes, writable, verdict):
     folder = replace(FOLDER, free_bytes=free_bytes, writable=writable)
     assert of(room.disk(folder, RUN)) == verdict
+    assert of(room.disk(replace(folder, taken=True), RUN)) == ("red", LAUNCHERS, None)
 
 
 @pytest.mark.parametrize(
@@ -399,6 +400,7 @@ def test_the_doctor_looks_at_this_very_machine(shell, small):
     [
         ("radio.tx_powr_dbm=1", "did you mean 'tx_power_dbm'?"),
         ("graph.kind=edges", "needs graph.file"),
+        ("radio.tx_power_dbm=-60", "no link can carry anything"),
     ],
 )
 def test_a_file_that_does_not_load_is_bad_input(shell, small, setting, what):

@@ -156,8 +156,11 @@ def test_a_folder_that_is_not_there_yet_is_judged_by_the_nearest_above(tmp_path)
     folder = probe_folder(tmp_path / "a" / "b")
     assert (folder.path, folder.there, folder.writable) == (tmp_path / "a" / "b", tmp_path, True)
     assert folder.free_bytes > 0
+    assert not folder.taken
+    assert not probe_folder(tmp_path).taken
     (tmp_path / "a").write_text("a file")
     assert probe_folder(tmp_path / "a" / "b").writable is False
+    assert probe_folder(tmp_path).taken
 
 
 def test_what_is_installed_is_held_against_the_project():

@@ -12,6 +12,7 @@ from coordinator.doctor.finding import LAUNCHERS, Finding, Launcher
 from coordinator.doctor.probe import probe
 from coordinator.footprint import Footprint, footprint
 from coordinator.interrupt import Interrupt
+from coordinator.network import lay_out
 from protocol.config import Experiment
 from protocol.errors import BadInput
 from protocol.experiment_file import load
@@ -58,7 +59,8 @@ def examine(experiment: Experiment, out: Path | None, interrupt: Interrupt) -> D
 
     Raises BadInput for an experiment that would be refused anywhere, Interrupted if the user wants an end.
     """
-    footprint(experiment, None)  # refuses a graph that there is not, before anybody is asked
+    if experiment.radio.packet_errors == "formula":  # other errors are simulated first, which may take hours
+        lay_out(experiment)
     facts = probe(experiment, out, interrupt)
     return diagnose(experiment, facts, footprint(experiment, facts.survey))
 

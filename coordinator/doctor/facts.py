@@ -14,6 +14,8 @@ class Folder:
     there: Path
     free_bytes: int
     writable: bool
+    taken: bool = False
+    """Whether something is in it already."""
 
 
 @dataclass(frozen=True)

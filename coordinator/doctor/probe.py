@@ -30,9 +30,10 @@ from protocol.errors import BadInput, Interrupted, RunError
 from protocol.messages import Survey
 
 COMMAND_WALL_S = 5.0
-SURVEY_WALL_S = 20.0
+SURVEY_WALL_S = 30.0
 COMPOSE_PORT, TORCHRUN_PORT = 5555, 29500
 """Where a coordinator listens for containers, and torchrun for its ranks, unless they are told otherwise."""
+USUAL_PORTS = ["32768", "60999"]
 MIB = 2**20
 COMMANDS = {
     "engine": ("docker", "info", "--format", "{{json .}}"),
@@ -54,7 +55,7 @@ def probe(experiment: Experiment, out: Path | None, interrupt: Interrupt) -> Fac
     return Facts(
         machine=probe_machine(Path("/")),
         software=software,
-        run_folder=probe_folder(out or Path("runs")),
+        run_folder=probe_folder(out or Path("runs") / experiment.name),
         data_folder=probe_folder(Path(survey.data_folder)) if survey and survey.data_folder else None,
         docker=read_docker(answers),
         graphics=read_graphics(answers),
@@ -72,7 +73,6 @@ def probe_machine(root: Path) -> Machine:
     processes, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     limited = processes != resource.RLIM_INFINITY and os.geteuid() != 0  # root is not held to it
     threads = [n for n in (cgroup.threads_left(root), processes if limited else None) if n is not None]
-    ports = (root / "proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()
     shm = root / "dev/shm"
     return Machine(
         memory_bytes=available if left is None else min(available, left),
@@ -84,7 +84,7 @@ def probe_machine(root: Path) -> Machine:
         shm_bytes=shutil.disk_usage(shm).total if shm.is_dir() else 0,
         fork_server="forkserver" in multiprocessing.get_all_start_methods(),
         loopback=_is_free("127.0.0.1", 0),
-        num_ports=int(ports[1]) - int(ports[0]) + 1,
+        num_ports=_num_ports(root),
         busy_ports=tuple(port for port in (COMPOSE_PORT, TORCHRUN_PORT) if not _is_free("", port)),
     )
 
@@ -95,7 +95,8 @@ def probe_folder(path: Path) -> Folder:
     while not there.exists():
         there = there.parent
     writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
-    return Folder(path, there, shutil.disk_usage(there).free, writable)
+    taken = path.is_dir() and os.access(path, os.R_OK) and any(path.iterdir())
+    return Folder(path, there, shutil.disk_usage(there).free, writable, taken)
 
 
 def probe_software() -> Software:
@@ -169,6 +170,15 @@ def _memory_available_bytes(root: Path) -> int:
     text = (root / "proc/meminfo").read_text(encoding="ascii")
     kilobytes = dict(line.split(":", 1) for line in text.splitlines())["MemAvailable"]
     return 1024 * int(kilobytes.split()[0])
+
+
+def _num_ports(root: Path) -> int:
+    """Count the ports from which the system chooses."""
+    try:
+        ends = (root / "proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()
+    except OSError:  # a sandbox without it
+        ends = USUAL_PORTS
+    return int(ends[1]) - int(ends[0]) + 1
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -105,6 +105,14 @@ def disk(folder: Folder, run: Footprint) -> Finding:
             remedy="name a folder that can with --out DIR, or work in one",
             stops=LAUNCHERS,
         )
+    if folder.taken:
+        return Finding(
+            check="disk",
+            status="red",
+            found=f"{folder.path} is not empty",
+            remedy="name a new folder with --out DIR",
+            stops=LAUNCHERS,
+        )
     if run.disk_bytes is None:
         return Finding(check="disk", status="yellow", found=f"{found}; need {UNKNOWN}", remedy="see device")
     found += f", a run leaves about {size(run.disk_bytes)}"
