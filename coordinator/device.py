@@ -36,13 +36,13 @@ def describe(experiment: Experiment) -> Description:
         raise RunError("python -m node --describe is of another version than this coordinator") from error
 
 
-def survey(experiment: Experiment, *, wall_s: float = DESCRIBE_WALL_S) -> Survey:
+def survey(experiment: Experiment) -> Survey:
     """Ask what a device would find on this machine and hold; nothing is downloaded.
 
     Raises BadInput for what would be refused on any machine, RunError if no device can be asked.
     """
     try:
-        return Survey.model_validate_json(_ask("--survey", experiment, wall_s))
+        return Survey.model_validate_json(_ask("--survey", experiment, DESCRIBE_WALL_S))
     except ValidationError as error:
         raise RunError("python -m node --survey is of another version than this coordinator") from error
 

@@ -91,7 +91,7 @@ def _survey(experiment: Experiment) -> int:
     try:
         from node.survey import survey
     except (ImportError, OSError) as error:  # OSError: a library that torch needs
-        raise RunError(f"cannot be loaded ({error})") from error
+        raise RunError(f"torch or what it needs cannot be loaded ({error})") from error
     sys.stdout.write(survey(experiment).model_dump_json() + "\n")
     return 0
 

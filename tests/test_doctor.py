@@ -71,9 +71,7 @@ SOFTWARE = Software(
     ),
     torchrun="/usr/bin/torchrun",
 )
-DOCKER = Docker(
-    cli=True, engine="26.1.5", engine_fault="", compose="2.26.1-4", cores=4, memory_bytes=16 * GIB
-)
+DOCKER = Docker(cli=True, engine="26.1.5", engine_fault="", compose="2.26.1-4", memory_bytes=16 * GIB)
 FILES = {"data": {"dataset": "cifar10"}}
 
 
@@ -252,7 +250,7 @@ def test_data_that_are_made_need_nothing():
     assert of(software.data(experiment(**FILES), None, None)) == ("yellow", (), None)
 
 
-H100 = Gpu("H100", free_bytes=80 * GIB, total_bytes=80 * GIB)
+H100 = Gpu("H100", free_bytes=80 * GIB)
 
 
 @pytest.mark.parametrize(
@@ -383,16 +381,34 @@ def test_what_a_program_says_is_not_taken_for_markup():
 
 @pytest.mark.processes
 def test_the_doctor_looks_at_this_very_machine(shell, small):
-    code, stdout, stderr = shell("doctor", small, "--json")
+    """For a run into a folder that cannot be one: whatever else this machine is like, that is red."""
+    code, stdout, stderr = shell("doctor", small, "--out", small, "--json")
     told = json.loads(stdout)
-    assert code == (0 if told["starts"] else 1), stderr
+    assert (code, told["starts"]) == (1, False), stderr
     assert (told["experiment"], told["devices"]) == ("small", 4)
+    assert "disk" in told["launchers"]["local"]
     by_name = {finding["check"]: finding for finding in told["findings"]}
     assert by_name["python"]["status"] == by_name["packages"]["status"] == "green"
     assert "474 parameters" in by_name["device"]["found"]
-    code, stdout, _ = shell("doctor", small, "--out", small)
-    assert code == 1
-    assert "disk" in stdout
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_the_exit_code_says_whether_a_run_would_start(small, monkeypatch, capsys, options):
+    from coordinator.cli import app
+
+    for machine, code in ((MACHINE, 0), (replace(MACHINE, loopback=False), 1)):
+        survey = SURVEY.model_copy(update={"num_samples": (80,) * 4})
+        told = Facts(machine, SOFTWARE, FOLDER, survey=survey)
+        monkeypatch.setattr("coordinator.doctor.doctor.probe", lambda *_, told=told: told)
+        with pytest.raises(SystemExit) as end:
+            app(["doctor", str(small), *options])
+        assert (end.value.code or 0) == code
+        out, err = capsys.readouterr()
+        assert err == ""
+        if options:
+            assert json.loads(out)["starts"] is (code == 0)
+        else:
+            assert ("not without: ports" in out) is (code == 1)
 
 
 @pytest.mark.parametrize(

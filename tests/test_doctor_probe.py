@@ -12,7 +12,7 @@ import pytest
 from conftest import alive, wait_until
 
 from coordinator.doctor import cgroup
-from coordinator.doctor.commands import Answer, Commands
+from coordinator.doctor.commands import Answer, Command, Commands
 from coordinator.doctor.facts import Docker, Gpu, Graphics
 from coordinator.doctor.probe import (
     COMPOSE_PORT,
@@ -21,9 +21,11 @@ from coordinator.doctor.probe import (
     probe_software,
     read_docker,
     read_graphics,
+    read_survey,
 )
 from coordinator.interrupt import Interrupt
-from protocol.errors import Interrupted
+from protocol.errors import BadInput, Interrupted
+from protocol.messages import Survey
 
 MIB = 2**20
 V2 = "0::/user.slice/run.scope\n"
@@ -182,10 +184,10 @@ NO_ENGINE = '{"ServerVersion":"","ServerErrors":["Cannot connect"],"ClientInfo":
 
 
 def test_what_docker_says_is_read():
-    engine = Answer(0, '{"ServerVersion":"26.1.5","NCPU":4,"MemTotal":1024}\n', "")
+    engine = Answer(0, '{"ServerVersion":"26.1.5","MemTotal":1024}\n', "")
     sound = read_docker({"engine": engine, "compose": Answer(0, "v2.26.1-4\n", "")})
     assert (sound.cli, sound.engine, sound.compose) == (True, "26.1.5", "2.26.1-4")
-    assert (sound.cores, sound.memory_bytes) == (4, 1024)
+    assert sound.memory_bytes == 1024
     gone = read_docker(
         {
             "engine": Answer(1, NO_ENGINE, "WARNING: x\nCannot connect to the Docker daemon\n"),
@@ -203,10 +205,10 @@ def test_what_docker_says_is_read():
 
 
 def test_what_nvidia_smi_says_is_read():
-    rows = "550.54, 80000, 81559, NVIDIA H100 80GB HBM3\n550.54, [N/A], [N/A], A, B\n"
+    rows = "550.54, 80000, NVIDIA H100 80GB HBM3\n550.54, [N/A], A, B\n"
     assert read_graphics({"gpus": Answer(0, rows, "")}) == Graphics(
         driver="550.54",
-        gpus=(Gpu("NVIDIA H100 80GB HBM3", 80_000 * MIB, 81_559 * MIB), Gpu("A, B", 0, 0)),
+        gpus=(Gpu("NVIDIA H100 80GB HBM3", 80_000 * MIB), Gpu("A, B", 0)),
     )
     failed = Answer(9, "NVIDIA-SMI has failed because it couldn't communicate\n", "")
     assert read_graphics({"gpus": failed}).fault.startswith("NVIDIA-SMI has failed")
@@ -214,18 +216,18 @@ def test_what_nvidia_smi_says_is_read():
     assert read_graphics({"gpus": Answer(0, "No devices were found\n", "")}) == Graphics()
 
 
-def python(code):
-    return (sys.executable, "-c", code)
+def python(code, wall_s=30.0):
+    return Command((sys.executable, "-c", code), wall_s)
 
 
 def test_programs_are_asked_side_by_side_and_the_missing_ones_left_out():
     commands = {
         "good": python("print('hello')"),
         "bad": python("import sys; print('why', file=sys.stderr); sys.exit(3)"),
-        "missing": ("no-such-program-at-all",),
+        "missing": Command(("no-such-program-at-all",), 30.0),
     }
     with Commands.started(commands) as running:
-        answers = running.answers(30, Interrupt())
+        answers = running.answers(Interrupt())
     assert answers == {"good": Answer(0, "hello\n", ""), "bad": Answer(3, "", "why\n")}
     assert [answers[name].fault for name in ("good", "bad")] == ["", "why"]
 
@@ -240,11 +242,11 @@ threading.Event().wait()
 
 
 def test_whoever_hangs_is_killed_with_its_children(tmp_path):
-    with Commands.started({"hangs": python(HANGS)}) as running:
+    with Commands.started({"hangs": python(HANGS, wall_s=0.0)}) as running:
         process = running._processes["hangs"]
         wait_until(lambda: psutil.Process(process.pid).children())
         began_s = monotonic()
-        answers = running.answers(0.0, Interrupt())
+        answers = running.answers(Interrupt())
         assert monotonic() - began_s < 1
         assert answers["hangs"].code is None
         assert answers["hangs"].fault == "no answer in time"
@@ -259,8 +261,33 @@ def test_an_interrupt_ends_the_wait_and_what_is_waited_for():
     with Commands.started({"hangs": python(HANGS)}) as running:
         process = running._processes["hangs"]
         with pytest.raises(Interrupted):
-            running.answers(60, interrupt)
+            running.answers(interrupt)
     assert process.returncode == -signal.SIGKILL
+
+
+def test_an_interrupt_after_all_have_had_their_time_still_counts():
+    interrupt = Interrupt()
+    interrupt.count = 1
+    with Commands.started({"done": python("", wall_s=0.0)}) as running, pytest.raises(Interrupted):
+        running.answers(interrupt)
+
+
+def test_what_a_device_says_is_read():
+    survey = Survey(
+        num_parameters=1, sample_bytes=4, activation_bytes=4, num_samples=(1,), num_test=1, torch="2.13.0"
+    )
+    assert read_survey({"device": Answer(0, survey.model_dump_json() + "\n", "")}) == (survey, "")
+    missing = "Traceback\nModuleNotFoundError: No module named 'torch'\n"
+    for answer, why in (
+        (Answer(1, "", missing), "ModuleNotFoundError: No module named 'torch'"),
+        (Answer(1, "", "node: torch cannot be loaded\n"), "torch cannot be loaded"),
+        (Answer(None, "", ""), "no answer in time"),
+        (Answer(-9, "", ""), "exit code -9"),
+        (Answer(0, "{}", ""), "python -m node is of another version"),
+    ):
+        assert read_survey({"device": answer}) == (None, why)
+    with pytest.raises(BadInput, match=r"^at most 3 devices fit$"):
+        read_survey({"device": Answer(2, "", "node: at most 3 devices fit\n")})
 
 
 FAKE = "#!/bin/sh\necho $$ > {pids}/$$\nsleep 1000\n"
@@ -283,9 +310,8 @@ def test_ctrl_c_ends_the_doctor_and_a_docker_that_hangs(tmp_path, small):
     ) as doctor:
         wait_until(lambda: len(list(pids.iterdir())) == 2, doctor)
         started = [int(file.name) for file in pids.iterdir()]
-        os.killpg(doctor.pid, signal.SIGINT)  # as a terminal does: to the doctor and the device it asks
+        os.killpg(doctor.pid, signal.SIGINT)  # as a terminal does
         stdout, stderr = doctor.communicate(timeout=60)
     assert (doctor.returncode, stdout) == (130, "")
-    assert stderr.splitlines()[-1] == "hearsay: interrupted"
-    assert "Traceback" not in stderr
+    assert stderr == "hearsay: interrupted\n"
     wait_until(lambda: not alive(started))

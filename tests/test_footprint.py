@@ -136,7 +136,7 @@ HEAVY = (
 def test_real_runs_take_what_is_reckoned_with(small, hearsay):
     """To a factor of two, and so does what a heavy run takes more: else all would be the same in both.
 
-    How much of it is resident depends on the allocator, on versions, and on the moment: six runs of other
+    How much of it is resident depends on the allocator, on versions, and on the moment: eight runs of other
     models, data and transports were within a third. One process more or less is too much in no place: a
     fork server that does not share would be five times as much.
     """

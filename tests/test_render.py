@@ -84,7 +84,7 @@ def test_the_memory_of_a_container_is_twice_what_a_device_holds():
     vectors, frames = 3 * FLOAT32 * 1_000_000, 2 + 2 * 2
     frame = FLOAT32 * 1_000_000 + FLOAT32 * 7875  # packets of 127 numbers and a CRC
     common = (500 + 100) * 1000
-    held = [vectors + frames * frame + common + n * 1000 + 32 * 10_000 for n in SURVEY.num_samples]
+    held = [vectors + frames * frame + common + n * 1000 + 2 * 32 * 10_000 for n in SURVEY.num_samples]
     of_each = footprint(experiment(**ALIKE), SURVEY).container_bytes
     assert of_each == tuple(LONE_BYTES + own for own in held)
     groups = device_groups(experiment(**UNLIKE), of_each, cores=1.0)

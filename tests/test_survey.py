@@ -1,17 +1,22 @@
 """What a device says it would find and hold: data as they lie there, sizes as counted by hand."""
 
+import sys
+
 import pytest
 from image_files import archive, small_cifar, small_fashion
 
 import node.survey
 from node import images
+from node.__main__ import main
 from node.data import load
 from node.images.store import open_images
 from node.model import build
 from node.survey import activation_bytes, survey
 from protocol.config import Experiment
-from protocol.errors import BadInput
+from protocol.errors import EXIT_FAILED, BadInput
+from protocol.experiment_file import load as load_experiment
 from protocol.learning import Model
+from protocol.messages import Survey
 
 FASHION, FASHION_CONTENTS = small_fashion()
 CIFAR, CIFAR_CONTENTS = small_cifar()
@@ -116,3 +121,18 @@ def test_activations_are_counted_as_autograd_keeps_them():
     model = build(Model(kind="mlp", hidden=(5,), norm="none"), (7,), 3, seed=1)
     floats, whole_numbers = 7 + 5 + 3, 1
     assert activation_bytes(model, (7,)) == pytest.approx(4 * floats + 8 * whole_numbers, abs=8)
+
+
+def test_a_torch_that_cannot_be_loaded_is_said_in_one_line(small, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "node.survey", None)
+    assert main(["--survey", str(small)]) == EXIT_FAILED
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("node: torch or what it needs cannot be loaded (")
+
+
+def test_the_answer_is_one_json_object(small, capsys):
+    assert main(["--survey", str(small)]) == 0
+    told = Survey.model_validate_json(capsys.readouterr().out)
+    assert told == survey(load_experiment(small))

@@ -7,17 +7,17 @@ there is no limit, limits nothing. `root` is where the file system begins.
 from collections.abc import Iterator
 from pathlib import Path
 
-_NO_LIMIT = 2**60
-"""Version 1 says so with a number near 2^63."""
-
 
 def memory_left_bytes(root: Path) -> int | None:
-    """Return what may yet be allocated; pages of files that nobody uses can be had again."""
+    """Return what may yet be allocated; pages of files that nobody uses can be had again.
+
+    Where version 1 has no limit, it says so with a number near 2^63.
+    """
     left = []
     for folder in _folders(root, "memory"):
         limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
         used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes") or 0
-        if limit is not None and limit < _NO_LIMIT:
+        if limit is not None:
             left.append(max(0, limit - max(0, used - _idle_bytes(folder))))
     return min(left, default=None)
 

@@ -3,7 +3,7 @@
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from tempfile import TemporaryFile
@@ -20,6 +20,14 @@ END_WALL_S = 0.5
 
 
 @dataclass(frozen=True)
+class Command:
+    """A program with its arguments, and how long it may take from its start."""
+
+    words: tuple[str, ...]
+    wall_s: float
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a program said; code is None where it did not end in time."""
 
@@ -32,8 +40,10 @@ class Answer:
         """Why it is of no use, in its own last words; empty where it is."""
         if self.code is None:
             return "no answer in time"
+        if self.code == 0:
+            return ""
         lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
-        return "" if self.code == 0 else lines[-1] if lines else f"exit code {self.code}"
+        return lines[-1] if lines else f"exit code {self.code}"
 
 
 class Commands:
@@ -41,14 +51,16 @@ class Commands:
 
     def __init__(self) -> None:
         self._began_s = monotonic()
+        self._commands: Mapping[str, Command] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._files: dict[str, tuple[IO[bytes], IO[bytes]]] = {}
 
     @classmethod
     @contextmanager
-    def started(cls, commands: Mapping[str, Sequence[str]]) -> "Iterator[Commands]":
+    def started(cls, commands: Mapping[str, Command]) -> "Iterator[Commands]":
         """Start programs; one that is not installed is left out."""
         running = cls()
+        running._commands = commands
         with ExitStack() as files:
             try:
                 for name, command in commands.items():
@@ -56,7 +68,11 @@ class Commands:
                     out, err = files.enter_context(TemporaryFile()), files.enter_context(TemporaryFile())
                     with suppress(OSError):
                         running._processes[name] = subprocess.Popen(  # noqa: S603
-                            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+                            command.words,
+                            stdin=subprocess.DEVNULL,
+                            stdout=out,
+                            stderr=err,
+                            start_new_session=True,
                         )
                         running._files[name] = out, err
                 yield running
@@ -64,15 +80,16 @@ class Commands:
                 for process in running._processes.values():
                     _kill(process)
 
-    def answers(self, wall_s: float, interrupt: Interrupt) -> dict[str, Answer]:
-        """Wait until all have ended, at most wall_s from their start; raises Interrupted."""
-        return {name: self._answer(name, self._began_s + wall_s, interrupt) for name in self._processes}
+    def answers(self, interrupt: Interrupt) -> dict[str, Answer]:
+        """Wait until all have ended or had their time; raises Interrupted if the user wants an end."""
+        answers = {name: self._answer(name, interrupt) for name in self._processes}
+        if interrupt.count:
+            raise Interrupted
+        return answers
 
-    def _answer(self, name: str, deadline_s: float, interrupt: Interrupt) -> Answer:
-        process = self._processes[name]
-        while process.poll() is None and monotonic() < deadline_s:
-            if interrupt.count:
-                raise Interrupted
+    def _answer(self, name: str, interrupt: Interrupt) -> Answer:
+        process, deadline_s = self._processes[name], self._began_s + self._commands[name].wall_s
+        while process.poll() is None and monotonic() < deadline_s and not interrupt.count:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(min(LOOK_WALL_S, max(0.0, deadline_s - monotonic())))
         out, err = self._files[name]

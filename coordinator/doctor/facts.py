@@ -76,17 +76,15 @@ class Docker:
     engine_fault: str = ""
     compose: str = ""
     compose_fault: str = ""
-    cores: int = 0
     memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU; bytes are 0 where the driver does not tell."""
+    """One GPU; free_bytes is 0 where the driver does not tell."""
 
     name: str
     free_bytes: int
-    total_bytes: int
 
 
 @dataclass(frozen=True)

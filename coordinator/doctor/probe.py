@@ -1,7 +1,7 @@
 """A look at this machine: gathers facts and judges none of them.
 
 What the kernel tells is read at once; other programs are asked side by side, for `COMMAND_WALL_S` at most,
-and a device (`python -m node --survey`) meanwhile, for `SURVEY_WALL_S`.
+and with them a device (`python -m node --survey`), for `SURVEY_WALL_S`.
 """
 
 import json
@@ -16,17 +16,19 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from pydantic import ValidationError
 
-from coordinator import device
 from coordinator.doctor import cgroup
-from coordinator.doctor.commands import Answer, Commands
+from coordinator.doctor.commands import Answer, Command, Commands
 from coordinator.doctor.facts import Docker, Facts, Folder, Gpu, Graphics, Machine, Package, Software
 from coordinator.interrupt import Interrupt
 from protocol.config import Experiment
-from protocol.errors import BadInput, Interrupted, RunError
+from protocol.errors import EXIT_BAD_INPUT, BadInput
+from protocol.experiment_file import dump
 from protocol.messages import Survey
 
 COMMAND_WALL_S = 5.0
@@ -36,12 +38,11 @@ COMPOSE_PORT, TORCHRUN_PORT = 5555, 29500
 USUAL_PORTS = ["32768", "60999"]
 MIB = 2**20
 COMMANDS = {
-    "engine": ("docker", "info", "--format", "{{json .}}"),
-    "compose": ("docker", "compose", "version", "--short"),
-    "gpus": (
-        "nvidia-smi",
-        "--query-gpu=driver_version,memory.free,memory.total,name",
-        "--format=csv,noheader,nounits",
+    "engine": Command(("docker", "info", "--format", "{{json .}}"), COMMAND_WALL_S),
+    "compose": Command(("docker", "compose", "version", "--short"), COMMAND_WALL_S),
+    "gpus": Command(
+        ("nvidia-smi", "--query-gpu=driver_version,memory.free,name", "--format=csv,noheader,nounits"),
+        COMMAND_WALL_S,
     ),
 }
 
@@ -49,9 +50,13 @@ COMMANDS = {
 def probe(experiment: Experiment, out: Path | None, interrupt: Interrupt) -> Facts:
     """Gather all facts; raises BadInput for an experiment that would be refused anywhere, Interrupted."""
     software = probe_software()
-    with Commands.started(COMMANDS) as commands:
-        survey, fault = _survey(experiment, software, interrupt)
-        answers = commands.answers(COMMAND_WALL_S, interrupt)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "experiment.toml"
+        file.write_text(dump(experiment), encoding="utf-8")
+        device = Command((sys.executable, "-P", "-m", "node", "--survey", str(file)), SURVEY_WALL_S)
+        with Commands.started(COMMANDS | {"device": device}) as commands:
+            answers = commands.answers(interrupt)
+    survey, fault = read_survey(answers)
     return Facts(
         machine=probe_machine(Path("/")),
         software=software,
@@ -62,6 +67,20 @@ def probe(experiment: Experiment, out: Path | None, interrupt: Interrupt) -> Fac
         survey=survey,
         survey_fault=fault,
     )
+
+
+def read_survey(answers: Mapping[str, Answer]) -> tuple[Survey | None, str]:
+    """Read what a device found, or why none could tell; raises BadInput for what it refused."""
+    answer = answers["device"]
+    fault = answer.fault.removeprefix("node: ")
+    if answer.code == EXIT_BAD_INPUT:
+        raise BadInput(fault)
+    if fault:
+        return None, fault
+    try:
+        return Survey.model_validate_json(answer.stdout), ""
+    except ValidationError:
+        return None, "python -m node is of another version"
 
 
 def probe_machine(root: Path) -> Machine:
@@ -126,7 +145,7 @@ def read_docker(answers: Mapping[str, Answer]) -> Docker:
     except ValueError:
         info = {}
     told = info if isinstance(info, dict) else {}
-    found, cores, memory = (told.get(key) for key in ("ServerVersion", "NCPU", "MemTotal"))
+    found, memory = told.get("ServerVersion"), told.get("MemTotal")
     said = re.search(r"\d+\.\d+\S*", compose.stdout) if not compose.fault else None
     return Docker(
         cli=True,
@@ -134,7 +153,6 @@ def read_docker(answers: Mapping[str, Answer]) -> Docker:
         engine_fault=engine.fault or "it told nothing of itself",
         compose=said[0] if said else "",
         compose_fault=compose.fault or "it told no version",
-        cores=cores if isinstance(cores, int) else 0,
         memory_bytes=memory if isinstance(memory, int) else 0,
     )
 
@@ -146,24 +164,9 @@ def read_graphics(answers: Mapping[str, Answer]) -> Graphics:
         return Graphics()
     if answer.fault:
         return Graphics(fault=answer.fault)
-    rows = [line.split(", ", 3) for line in answer.stdout.splitlines() if line.count(", ") >= 3]
-    gpus = tuple(Gpu(name.strip(), _mib(free), _mib(total)) for _, free, total, name in rows)
+    rows = [line.split(", ", 2) for line in answer.stdout.splitlines() if line.count(", ") >= 2]
+    gpus = tuple(Gpu(name.strip(), _mib(free)) for _, free, name in rows)
     return Graphics(driver=rows[0][0].strip() if rows else "", gpus=gpus)
-
-
-def _survey(experiment: Experiment, software: Software, interrupt: Interrupt) -> tuple[Survey | None, str]:
-    """Ask a device, if one could answer."""
-    absent = [p.name for p in software.packages if p.extra == "node" and not p.found]
-    if absent:
-        return None, f"{', '.join(absent)} not installed"
-    try:
-        return device.survey(experiment, wall_s=SURVEY_WALL_S), ""
-    except (BadInput, RunError) as error:
-        if interrupt.count:  # the signal reached the device, too
-            raise Interrupted from error
-        if isinstance(error, BadInput):
-            raise
-        return None, str(error)
 
 
 def _memory_available_bytes(root: Path) -> int:
