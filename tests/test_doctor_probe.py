@@ -18,6 +18,7 @@ from coordinator.doctor.probe import (
     COMPOSE_PORT,
     probe_folder,
     probe_machine,
+    probe_run_folder,
     probe_software,
     read_docker,
     read_graphics,
@@ -163,6 +164,14 @@ def test_a_folder_that_is_not_there_yet_is_judged_by_the_nearest_above(tmp_path)
     (tmp_path / "a").write_text("a file")
     assert probe_folder(tmp_path / "a" / "b").writable is False
     assert probe_folder(tmp_path).taken
+
+
+def test_a_run_makes_a_folder_of_its_own_unless_one_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "quickstart").mkdir(parents=True)
+    assert not probe_run_folder(None).taken
+    assert probe_run_folder(tmp_path / "runs").taken
+    assert probe_run_folder(None).there == tmp_path / "runs"
 
 
 def test_what_is_installed_is_held_against_the_project():

@@ -14,6 +14,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,7 +61,7 @@ def probe(experiment: Experiment, out: Path | None, interrupt: Interrupt) -> Fac
     return Facts(
         machine=probe_machine(Path("/")),
         software=software,
-        run_folder=probe_folder(out or Path("runs") / experiment.name),
+        run_folder=probe_run_folder(out),
         data_folder=probe_folder(Path(survey.data_folder)) if survey and survey.data_folder else None,
         docker=read_docker(answers),
         graphics=read_graphics(answers),
@@ -116,6 +117,11 @@ def probe_folder(path: Path) -> Folder:
     writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
     taken = path.is_dir() and os.access(path, os.R_OK) and any(path.iterdir())
     return Folder(path, there, shutil.disk_usage(there).free, writable, taken)
+
+
+def probe_run_folder(out: Path | None) -> Folder:
+    """Look at where a run would go: the folder that was named, or a new one among all others."""
+    return probe_folder(out) if out else replace(probe_folder(Path("runs")), taken=False)
 
 
 def probe_software() -> Software:
