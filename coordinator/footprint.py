@@ -13,8 +13,8 @@ from protocol.config import Experiment
 from protocol.messages import Survey
 
 MIB = 2**20
-# Measured as the sum of proportional set sizes of all processes of eight runs, x86-64, Python 3.11, torch 2.13
-# for CPUs; the model is within a third of each.
+# Measured as the sum of proportional set sizes of all processes, in eight runs on x86-64 with Python 3.11 and
+# torch 2.13 for CPUs; the model is within a third of each.
 COORDINATOR_BYTES = 85 * MIB
 """Of `hearsay run`, and what multiprocessing starts beside it: 82 to 85 MiB."""
 FORK_SERVER_BYTES = 320 * MIB
