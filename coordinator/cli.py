@@ -20,6 +20,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+render_app = typer.Typer(help="Write an experiment as a file that another program starts it from.")
+app.add_typer(render_app, name="render")
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -178,6 +181,50 @@ def plan(
 
 
 @app.command()
+def doctor(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="The experiment, a TOML file (default: that of the quickstart).",
+            show_default=False,
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder that the run would have (default: in runs).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at this machine before a start: what fits, what is missing, and what to do about it.
+
+    The exit code is 1 if something red stands in the way of `hearsay run`.
+    """
+    with _errors_in_one_line():
+        from rich.console import Console
+
+        from coordinator.doctor.doctor import examine, experiment_of
+        from coordinator.doctor.table import diagnosis_tables
+        from coordinator.interrupt import Interrupt
+        from protocol.errors import Interrupted
+
+        experiment, console = experiment_of(file, overrides or ()), Console(stderr=as_json)
+        with console.status("looking around"), Interrupt.caught() as interrupt:
+            try:
+                diagnosis = examine(experiment, out, interrupt)
+            except Interrupted as stopped:
+                typer.echo("hearsay: interrupted", err=True)
+                raise typer.Exit(EXIT_SIGNAL + interrupt.number) from stopped
+        if as_json:
+            typer.echo(diagnosis.model_dump_json())
+        else:
+            console.width = max(console.width, 0 if console.is_terminal else 160)
+            console.print(*diagnosis_tables(diagnosis), sep="\n")
+        if not diagnosis.starts:
+            raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
 def sweep(
     file: File,
     axes: Annotated[
@@ -282,6 +329,41 @@ def reproduce(
             raise typer.Exit(EXIT_SIGNAL + interrupt.number)
         if reproduced.failures:
             raise typer.Exit(EXIT_FAILED)
+
+
+@render_app.command("compose")
+def render_compose(
+    file: File,
+    overrides: Overrides = None,
+    cores: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER",
+            help="Cores of the fastest device; the others have the share that device.cpu_hz gives them "
+            "(default: runtime.torch_threads).",
+        ),
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write it (default: stdout).")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace that file if it is there.")] = False,
+) -> None:
+    """Write an experiment as a compose file: a container for each device, with the limits it would have."""
+    with _errors_in_one_line():
+        from coordinator.device import survey
+        from coordinator.render.compose import Source, parse_cores, render_compose
+        from coordinator.render.output import refuse_output, write_output
+        from protocol.experiment_file import load
+
+        experiment, source = load(file, overrides or ()), Source(file, tuple(overrides or ()), out)
+        given = parse_cores(cores, experiment)
+        if out is not None:
+            refuse_output(out, force=force)
+        text = render_compose(experiment, survey(experiment), source, cores=given)
+        if out is None:
+            typer.echo(text, nl=False)
+        else:
+            write_output(text, out)
 
 
 @app.command("schema")

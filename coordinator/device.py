@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from protocol.config import Experiment
 from protocol.errors import EXIT_BAD_INPUT, BadInput, RunError
 from protocol.experiment_file import dump
-from protocol.messages import Description
+from protocol.messages import Description, Survey
 from protocol.packet_errors import PacketErrorTable
 
 DESCRIBE_WALL_S = 120.0
@@ -34,6 +34,17 @@ def describe(experiment: Experiment) -> Description:
         return Description.model_validate_json(_ask("--describe", experiment, DESCRIBE_WALL_S))
     except ValidationError as error:
         raise RunError("python -m node --describe is of another version than this coordinator") from error
+
+
+def survey(experiment: Experiment) -> Survey:
+    """Ask what a device would find on this machine and hold; nothing is downloaded.
+
+    Raises BadInput for what would be refused on any machine, RunError if no device can be asked.
+    """
+    try:
+        return Survey.model_validate_json(_ask("--survey", experiment, DESCRIBE_WALL_S))
+    except ValidationError as error:
+        raise RunError("python -m node --survey is of another version than this coordinator") from error
 
 
 def fetch(experiment: Experiment) -> None:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from node.control import Leave
 from protocol.config import Experiment
-from protocol.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, HearsayError
+from protocol.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, HearsayError, RunError
 from protocol.experiment_file import load
 from protocol.packet_errors import PacketErrorTable
 
@@ -31,6 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     what.add_argument(
         "--fetch", metavar="FILE", type=Path, help="download and unpack the data of FILE, if it is not there"
     )
+    what.add_argument(
+        "--survey", metavar="FILE", type=Path, help="print what a device of FILE would find here, as JSON"
+    )
     parser.add_argument(
         "--connect-wall-s",
         type=float,
@@ -47,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
 
             sys.stdout.write(describe(load(args.describe)).model_dump_json() + "\n")
             return 0
+        if args.survey is not None:
+            return _survey(load(args.survey))
         if args.packet_errors is not None:
             from node.phy import packet_error_tables  # no device of a run needs it
 
@@ -78,6 +83,16 @@ def _fetch(experiment: Experiment) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("node: interrupted; no half file was kept\n")
         return EXIT_SIGNAL + signal.SIGINT
+    return 0
+
+
+def _survey(experiment: Experiment) -> int:
+    """Print what a device would find here; a torch that cannot be loaded is a finding, too."""
+    try:
+        from node.survey import survey
+    except (ImportError, OSError) as error:  # OSError: a library that torch needs
+        raise RunError(f"torch or what it needs cannot be loaded ({error})") from error
+    sys.stdout.write(survey(experiment).model_dump_json() + "\n")
     return 0
 
 

@@ -333,6 +333,37 @@ class Description(Message):
     """Which parts of a data set that consists of files were there; empty for one that is made."""
 
 
+class Survey(Message):
+    """`python -m node --survey FILE`: what a device of FILE would find on this machine, and would hold.
+
+    Nothing is downloaded, unpacked or written.
+    """
+
+    num_parameters: int
+    sample_bytes: int
+    """Bytes of a training sample as a model takes it."""
+    activation_bytes: int
+    """Bytes that are kept of one sample from the forward to the backward pass."""
+    num_samples: tuple[int, ...]
+    """Training samples of each device; of files that are yet to be downloaded or unpacked an even split."""
+    num_test: int
+    data_folder: str = ""
+    """Where files are looked for; empty for a data set that is made."""
+    data_found: str = ""
+    """Which files of it are there and sound."""
+    data_missing: tuple[str, ...] = ()
+    """What would be downloaded before the start."""
+    data_bytes: int = 0
+    """Size of the unpacked files."""
+    data_fault: str = ""
+    """Which file cannot be used, and why."""
+    torch: str
+    torch_cuda: str = ""
+    """CUDA version that torch was built with; empty: none."""
+    num_gpus: int = 0
+    """GPUs that torch can use."""
+
+
 FromDevice: TypeAlias = Annotated[Hello | Ready | Report | Gains | Done | Failed, Field(discriminator="kind")]
 FromCoordinator: TypeAlias = Annotated[
     Welcome | Refuse | Start | Schedule | NeighbourDied | Stop | Bye, Field(discriminator="kind")

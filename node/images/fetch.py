@@ -43,7 +43,7 @@ def download(image_set: ImageSet, folder: Path, *, base_url: str) -> None:
     try:
         own.mkdir(parents=True, exist_ok=True)
         with _alone_in(own):
-            for name in _wanted(image_set, folder):
+            for name in wanted(image_set, folder):
                 _download(base_url + name, own / name, md5=image_set.downloads[name])
     except requests.RequestException as error:
         raise RunError(
@@ -96,7 +96,7 @@ def _download(url: str, file: Path, *, md5: str) -> None:
     file.chmod(0o644)  # temporary files are their owner's alone, a data folder may be shared
 
 
-def _wanted(image_set: ImageSet, folder: Path) -> list[str]:
+def wanted(image_set: ImageSet, folder: Path) -> list[str]:
     """Name what has to be downloaded: the archive, or the file of each part that is missing."""
     absent = missing(image_set, find(image_set, folder))
     return [

@@ -1,0 +1,1 @@
+"""`hearsay doctor`: what a run would meet on this machine, before it starts."""
