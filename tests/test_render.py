@@ -117,8 +117,21 @@ def test_the_file_reads_as_it_should(tmp_path):
         node
         == f"""\
   node-2:
+    user: "0:0"
+    cap_drop:
+      - ALL
+    cap_add:
+      - SETUID
+      - SETGID
+    security_opt:
+      - "no-new-privileges:true"
+    init: true
+    stop_grace_period: "20s"
     image: hearsay-node
     command:
+      - python
+      - "-m"
+      - node
       - "--coordinator"
       - "tcp://coordinator:5555"
       - "--device"
@@ -144,6 +157,9 @@ def test_the_file_reads_as_it_should(tmp_path):
     )
 
 
+NODE = ["python", "-m", "node", "--coordinator", "tcp://coordinator:5555"]
+
+
 @pytest.mark.processes
 def test_docker_compose_reads_it_with_odd_names(tmp_path):
     folder = tmp_path / 'it\'s: a "folder" $HOME ü\t#1'
@@ -161,7 +177,8 @@ def test_docker_compose_reads_it_with_odd_names(tmp_path):
     services = read_back["services"]
     assert list(services) == ["coordinator", "node-0", "node-1", "node-2", "node-3"]
     coordinator = services["coordinator"]
-    assert coordinator["command"][:6] == [
+    assert coordinator["command"][:7] == [
+        "hearsay",
         "run",
         "/experiments/no.toml",
         "--set",
@@ -172,16 +189,16 @@ def test_docker_compose_reads_it_with_odd_names(tmp_path):
     (mounted,) = [volume for volume in coordinator["volumes"] if volume["target"] == "/experiments"]
     assert mounted["source"].replace("$$", "$") == str(folder)
     assert mounted["read_only"]
-    assert coordinator["healthcheck"]["test"][:3] == ["CMD", "python", "-c"]
+    assert coordinator["healthcheck"]["test"][:3] == ["CMD", "python3", "-c"]
     for number, cpus in enumerate((1, 0.5, 0.25, 1)):
         node = services[f"node-{number}"]
-        assert node["command"] == ["--coordinator", "tcp://coordinator:5555", "--device", str(number)]
+        assert node["command"] == [*NODE, "--device", str(number)]
         assert float(node["deploy"]["resources"]["limits"]["cpus"]) == cpus
         assert node["depends_on"]["coordinator"]["condition"] == "service_healthy"
     [alike] = [
         s for n, s in read(render(tmp_path, ALIKE), tmp_path)["services"].items() if n != "coordinator"
     ]
-    assert alike["command"] == ["--coordinator", "tcp://coordinator:5555"]
+    assert alike["command"] == NODE
     assert alike["deploy"]["replicas"] == 4
 
 

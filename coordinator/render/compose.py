@@ -26,6 +26,16 @@ MOST_CORES = 1024
 PORT = 5555
 
 
+_CONTAINER: dict[str, Yaml] = {
+    "user": "0:0",  # only to become the owner of the folder of runs: docker/entrypoint.py
+    "cap_drop": ["ALL"],
+    "cap_add": ["SETUID", "SETGID"],
+    "security_opt": ["no-new-privileges:true"],
+    "init": True,
+    "stop_grace_period": "20s",
+}
+
+
 @dataclass(frozen=True)
 class Group:
     """Devices that are one service: `devices` are the numbers that it asks for, or none if any will do."""
@@ -67,11 +77,12 @@ def render_compose(experiment: Experiment, survey: Survey, source: Source, *, co
             "coordinator": _coordinator(source),
             **{group.name: _node(group) for group in groups},
         },
-        "networks": {"air": {}},
+        "networks": {"air": {"internal": True}},
     }
     return (
         f"# {experiment.name}: written by `hearsay render compose`.\n"
         f"# Images: docker compose -f docker/compose.yaml build, in the sources.\n"
+        f"# Before the first run: mkdir -p runs data. What a run leaves belongs to whoever owns runs.\n"
         f"# Devices may use {in_all:g} cores together. On a machine with fewer, unlike ones are more alike\n"
         f"# than they should be: render it with a smaller --cores.\n"
         f"{to_yaml(document)}"
@@ -115,20 +126,21 @@ def coordinator_command(source: Source) -> list[str]:
     """Return how the coordinator is started in its container."""
     overrides = [part for override in source.overrides for part in ("--set", override)]
     return [
+        "hearsay",
         "run",
         f"/experiments/{source.file.name}",
         *overrides,
         "--listen",
         f"tcp://0.0.0.0:{PORT}",
-        "--out-parent",
-        "/runs",
+        "--set",
+        "runtime.coordinator_grace_s=inf",
     ]
 
 
 def node_command(group: Group) -> list[str]:
     """Return how a device is started in its container."""
     number = [] if group.device is None else ["--device", str(group.device)]
-    return ["--coordinator", f"tcp://coordinator:{PORT}", *number]
+    return ["python", "-m", "node", "--coordinator", f"tcp://coordinator:{PORT}", *number]
 
 
 def _coordinator(source: Source) -> dict[str, Yaml]:
@@ -140,12 +152,12 @@ def _coordinator(source: Source) -> dict[str, Yaml]:
     }
     knock = f"import socket; socket.create_connection(('127.0.0.1', {PORT}), 2).close()"
     return {
+        **_CONTAINER,
         "image": "hearsay-coordinator",
         "command": _words(coordinator_command(source)),
-        "volumes": ["./runs:/runs", "./data:/data:ro", experiments],
-        "environment": {"HEARSAY_DATA": "/data"},
+        "volumes": ["./runs:/runs", experiments],
         "healthcheck": {
-            "test": ["CMD", "python", "-c", knock],
+            "test": ["CMD", "python3", "-c", knock],
             "interval": "2s",
             "timeout": "5s",
             "retries": 30,
@@ -160,6 +172,7 @@ def _node(group: Group) -> dict[str, Yaml]:
         "memory": f"{group.memory_bytes // MIB}M",
     }
     return {
+        **_CONTAINER,
         "image": "hearsay-node",
         "command": _words(node_command(group)),
         "volumes": ["./runs:/runs", "./data:/data:ro"],
