@@ -57,6 +57,12 @@ def fetch(experiment: Experiment) -> None:
         _ask("--fetch", experiment, FETCH_WALL_S)
 
 
+def require_gpus(experiment: Experiment) -> None:
+    """Raise BadInput if each device needs a GPU of this host to itself and it has not as many."""
+    if experiment.transport.kind == "nccl":
+        experiment.transport.check_gpus(survey(experiment).num_gpus, needed=experiment.devices)
+
+
 def packet_error_tables(experiment: Experiment) -> tuple[PacketErrorTable, ...]:
     """Ask for the packet errors of every permitted modulation; none where the experiment uses formulas.
 

@@ -4,6 +4,7 @@ Events come in, instructions go out. A run gathers until every device is ready, 
 whoever is left, and is over when each device is done or lost.
 """
 
+from bisect import insort
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -98,6 +99,8 @@ class Roster:
     epoch: int = 0
     phase: Phase = Phase.GATHERING
     stopped: bool = False
+    failure: str = ""
+    """Why the run ended before its time; empty if it did not."""
     members: list[Member] = field(default_factory=list)
     _epochs: Epochs | None = None
 
@@ -155,15 +158,25 @@ class Roster:
         Raises RunError when that happens before the start.
         """
         member = self.members[device]
-        if not member.active:
+        if not member.active or self.failure:
             return []
         if self.phase is Phase.GATHERING:
             raise RunError(f"device {device} was lost before the start: {reason}")
+        if self.experiment.transport.in_step and not self.stopped:
+            return self._end_without(member, reason)
         member.lost = reason
         death = NeighbourDied(device=device, incarnation=member.incarnation)
         neighbours = [self.members[n] for n in self.network.graph.neighbors(device)]
         tells = [Tell(n.peer, death) for n in neighbours if n.active]
         return tells + self._reschedule_if_all_have_told() + self._end_if_nobody_is_active()
+
+    def _end_without(self, member: Member, reason: str) -> list[Tell]:
+        """End the run, since a device is gone without which nobody can go on in step."""
+        member.lost = reason
+        kind = self.experiment.transport.kind
+        self.failure = f"device {member.device}: {reason}; over {kind} nobody goes on without it"
+        self.phase = Phase.OVER
+        return [Tell(m.peer, Stop(failure=self.failure)) for m in self.members if m.active]
 
     @property
     def patience_s(self) -> float:
@@ -190,6 +203,12 @@ class Roster:
         if hello.protocol != PROTOCOL_VERSION:
             reason = f"it speaks protocol {PROTOCOL_VERSION}, this device {hello.protocol}"
             return [Tell(peer, Refuse(reason=reason))]
+        needed = 1 if self.experiment.transport.kind == "memory" else self.experiment.devices
+        if self.phase is Phase.GATHERING and hello.world_size not in (None, needed):
+            raise BadInput(
+                f"torchrun started {hello.world_size} processes, and this run needs {needed}: start so many "
+                f"(--nnodes times --nproc-per-node)"
+            )
         tells = []
         member = self._former_self(hello)
         if member is not None and self.phase is Phase.GATHERING:
@@ -201,8 +220,10 @@ class Roster:
             reason = f"run {self.run_id} has its {self.experiment.devices} devices already"
             return [Tell(peer, Refuse(reason=reason)), *tells]
         else:
-            member = Member(len(self.members), peer, hello.pid, hello.host, now_s)
-            self.members.append(member)
+            free = set(range(self.experiment.devices)) - {m.device for m in self.members}
+            device = hello.rank if hello.rank in free else min(free)
+            member = Member(device, peer, hello.pid, hello.host, now_s)
+            insort(self.members, member, key=lambda m: m.device)
         welcome = Welcome(
             run_id=self.run_id,
             epoch=self.epoch,
@@ -217,9 +238,12 @@ class Roster:
         """Return the device that a process was before it was started anew, as a container is with its policy.
 
         It has its host's name and number again, and nobody else has them, unless all devices share a process.
+        Before the start, what torchrun started anew has its rank again.
         """
         if self.experiment.transport.kind == "memory":
             return None
+        if hello.rank is not None and self.phase is Phase.GATHERING:
+            return next((m for m in self.members if m.device == hello.rank), None)
         return next((m for m in self.members if (m.host, m.pid) == (hello.host, hello.pid)), None)
 
     def _start_if_all_are_ready(self, now_s: float) -> list[Tell]:
@@ -265,7 +289,7 @@ class Roster:
         return [Tell(m.peer, Schedule(round=round_, place=plan.places.get(m.device))) for m in active]
 
     def _start(self, device: int, place: Place | None, prospect: Prospect) -> Start:
-        network = self.network
+        network, first = self.network, self.members[0].ready
         return Start(
             neighbours=self._row(device),
             slot=network.colours[device],
@@ -275,6 +299,7 @@ class Roster:
             packet_errors=self.packet_errors,
             schedule=Schedule(round=0, place=place) if place is not None else None,
             prospect=prospect,
+            rendezvous=first.address if first is not None and self.experiment.transport.in_step else "",
         )
 
     def _row(self, device: int) -> tuple[Neighbour, ...]:

@@ -156,7 +156,11 @@ class Server:
         member = self._roster.member(peer)
         lost = [m.device for m in self._roster.members if m.lost]
         had_left = member is not None and bool(member.left)
-        tells = self._roster.hear(peer, message, monotonic())
+        try:
+            tells = self._roster.hear(peer, message, monotonic())
+        except BadInput as error:
+            self._tell([Tell(peer, Refuse(reason=str(error)))])
+            raise
         if gathering and self._roster.phase is Phase.RUNNING:
             self._start()
         self._tell(tells)
@@ -253,6 +257,8 @@ class Server:
                 wall_s=monotonic() - self._started_s,
             )
         )
+        if self._roster.failure:
+            raise RunError(f"{self._roster.failure}; see {logs}")
         if all(m.lost for m in self._roster.members) and not self._roster.stopped:
             reasons = ", ".join(sorted({m.lost for m in self._roster.members}))
             raise RunError(f"no device is left ({reasons}); see {logs}")

@@ -6,6 +6,8 @@ packets carried through the air, and `arrived.mix_` mixes that into x, which is 
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,12 @@ from node.exchanges import Exchanges
 from node.mixing import mixing_step
 from node.model import FlatModel, build
 from node.pace import Pacer
+from node.place import Place
 from node.planner import Planner
 from node.stopwatch import Stopwatch
 from node.train import Trainer
+from node.transport.torchdist import TorchTransport
+from node.transport.transport import Transport
 from node.transport.zmq import Context, ZmqTransport
 from protocol.air import frame_layout
 from protocol.config import Experiment
@@ -29,7 +34,7 @@ from protocol.messages import CONSENSUS_SAMPLE, Done, Ready, Report, Welcome
 from protocol.streams import Purpose, stream
 
 
-def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str) -> None:
+def take_part(control: Control, welcome: Welcome, context: Context, place: Place) -> None:
     """Be one device of one run: get ready, go through the rounds, write the parameters, leave."""
     experiment, device = welcome.experiment, welcome.device
     if not os.access(welcome.run_dir, os.W_OK):
@@ -41,15 +46,7 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
     model = build_model(experiment)
     trainer = Trainer(model, mine, experiment.training, seed=experiment.seed, device=device)
     layout = frame_layout(experiment, model.x.numel())
-    with ZmqTransport.open(
-        context,
-        bind,
-        name=str(device),
-        frame_bytes=layout.payload_bytes,
-        queue_bytes=experiment.transport.queue_bytes,
-        num_pieces=num_pieces(experiment),
-    ) as transport:
-        transport.wake_on(control.socket)
+    with open_transport(control, welcome, context, place, frame_bytes=layout.payload_bytes) as transport:
         control.send(
             Ready(
                 address=transport.address,
@@ -60,10 +57,9 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
             )
         )
         start = control.wait_for_start(experiment.runtime.join_wall_s)
-        for neighbour in start.neighbours:
-            transport.connect(neighbour.device, neighbour.address)
         exchanges = Exchanges(welcome, start, transport, layout, model.x)
         exchanges.follow(start.schedule)
+        transport.meet(start, exchanges.awaited)
         radio, peers = exchanges.radio, exchanges.peers
         sample = consensus_sample(experiment.seed, layout.num_values)
         watch, pacer = Stopwatch(), Pacer(experiment.runtime)
@@ -129,7 +125,7 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
             if peers.leaves or exchanges.follows_schedule:  # for whom it broke in the end waits for gossip
                 peers.tell_gone_on(rounds_done, radio.air_s)
         except Leave:
-            pass
+            transport.break_off()
         path = save(model, welcome)
         done = Done(
             run_id=welcome.run_id,
@@ -142,6 +138,30 @@ def take_part(control: Control, welcome: Welcome, context: Context, *, bind: str
         control.wait_for_bye()
         if control.absent and (planner.why_leaves or rounds_done == experiment.rounds):
             transport.flush(FLUSH_WALL_S)  # nobody told us that all are done: let the last frames go
+
+
+@contextmanager
+def open_transport(
+    control: Control, welcome: Welcome, context: Context, place: Place, *, frame_bytes: int
+) -> Iterator[Transport]:
+    """Open what carries this device's frames, of about this size each."""
+    experiment = welcome.experiment
+    if experiment.transport.in_step:
+        with TorchTransport.open(experiment, welcome.device, place, frame_bytes=frame_bytes) as in_step:
+            yield in_step
+        return
+    with ZmqTransport.open(
+        context,
+        f"inproc://{welcome.run_id}/{welcome.device}"
+        if experiment.transport.kind == "memory"
+        else f"tcp://{place.host}:*",
+        name=str(welcome.device),
+        frame_bytes=frame_bytes,
+        queue_bytes=experiment.transport.queue_bytes,
+        num_pieces=num_pieces(experiment),
+    ) as transport:
+        transport.wake_on(control.socket)
+        yield transport
 
 
 def build_model(experiment: Experiment) -> FlatModel:

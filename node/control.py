@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from node.place import Ranked
 from node.transport.zmq import Context, Socket
 from protocol.errors import BadInput, FrameError, HearsayError, RunError
 from protocol.messages import (
@@ -52,6 +53,10 @@ FLUSH_WALL_S = 5.0
 
 class Leave(HearsayError):
     """Break off the round: told to stop, or the coordinator stayed away too long."""
+
+
+class Terminated(Leave):
+    """Break off the round: whoever started this process ends it."""
 
 
 class Control:
@@ -114,9 +119,10 @@ class Control:
             raise RunError(f"no IPv4 route to the coordinator at {self._url}: {error}") from error
         return address
 
-    def join(self, wait_wall_s: float) -> Welcome:
+    def join(self, wait_wall_s: float, ranked: Ranked | None = None) -> Welcome:
         """Say Hello and be told who this is; raises BadInput if nobody answers or the door stays shut."""
-        self.send(Hello(pid=os.getpid(), host=socket.gethostname()))
+        rank, world_size = (ranked.rank, ranked.world_size) if ranked else (None, None)
+        self.send(Hello(pid=os.getpid(), host=socket.gethostname(), rank=rank, world_size=world_size))
         deadline = monotonic() + wait_wall_s
         answer = self._receive(min(deadline, monotonic() + NAME_WALL_S))
         if answer is None:
@@ -176,7 +182,10 @@ class Control:
         return None
 
     def news(self) -> list[NeighbourDied]:
-        """Return the deaths reported since the last call; raises Leave when it is time to go."""
+        """Return the deaths reported since the last call; raises Leave when it is time to go.
+
+        RunError if that is since the run has failed.
+        """
         self._send_reports_if_due()
         while (message := self._receive(0)) is not None:
             self._heed(message)
@@ -187,6 +196,8 @@ class Control:
     def _heed(self, message: FromCoordinator | None) -> None:
         if isinstance(message, NeighbourDied):
             self._deaths.append(message)
+        elif isinstance(message, Stop) and message.failure:
+            raise RunError(message.failure)
         elif isinstance(message, Stop | Bye):
             raise Leave("told to stop")
 
@@ -197,7 +208,7 @@ class Control:
     def check(self) -> None:
         """Raise Leave if this process was terminated, or the coordinator is away longer than the grace."""
         if self._terminated.is_set():
-            raise Leave("terminated")
+            raise Terminated("terminated")
         if self.absent and self._absent_since is not None:
             away_s = monotonic() - self._absent_since
             if away_s > self.grace_s:

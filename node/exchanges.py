@@ -5,6 +5,7 @@ long as a schedule holds, exact averaging along a tree or a ring.
 """
 
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from node.analog import Analog
 from node.antenna import Antenna
 from node.averaging import Averaging
-from node.control import SLICE_WALL_S, Control
+from node.control import FLUSH_WALL_S, SLICE_WALL_S, Control, Terminated
 from node.digital import Digital
 from node.door import Expected, Keeper
 from node.gossip import Gossip
@@ -24,7 +25,7 @@ from node.ring import Ring
 from node.scheme import Scheme, Sent
 from node.stale import StaleGossip, mailboxes
 from node.stopwatch import Stopwatch
-from node.transport.zmq import ZmqTransport
+from node.transport.transport import Awaited, Parted, Transport
 from node.tree import Tree
 from protocol.access import num_blocks
 from protocol.codec import Layout
@@ -36,10 +37,12 @@ class Exchanges:
     """One device's way to its neighbours."""
 
     def __init__(
-        self, welcome: Welcome, start: Start, transport: ZmqTransport, layout: Layout, x: torch.Tensor
+        self, welcome: Welcome, start: Start, transport: Transport, layout: Layout, x: torch.Tensor
     ) -> None:
         experiment = welcome.experiment
-        self._liveness_wall_s = experiment.runtime.liveness_wall_s
+        # In step nobody goes on without the others: the transport keeps this deadline, and ends the run.
+        in_step = experiment.transport.in_step
+        self._liveness_wall_s = inf if in_step else experiment.runtime.liveness_wall_s
         self._arrived = Arrived(layout)
         self.radio = Radio(experiment, start, layout, welcome.device)
         self._layout = layout
@@ -48,6 +51,8 @@ class Exchanges:
         """What schedules are followed over, where there can be some."""
         self.peers: Peers[Keeper]
         self._scheme: Scheme
+        self.awaited: Awaited = tuple
+        """From which neighbours a frame may still come, where all go in step."""
         if experiment.aggregation.staleness_rounds:
             boxes = mailboxes(welcome, start, layout, self.radio.grid.access)
             boxed = Peers(welcome, start.neighbours, transport, layout, boxes)
@@ -63,7 +68,7 @@ class Exchanges:
             Expected.of(welcome, layout, sizes), {n.device: n.incarnation for n in start.neighbours}
         )
         peers = Peers(welcome, start.neighbours, transport, layout, inbox)
-        self.peers = peers
+        self.peers, self.awaited = peers, inbox.waiting_for
         if analog:
             self._scheme = Analog(peers, self.radio, layout, self._arrived, x)
         else:
@@ -149,7 +154,11 @@ class Exchanges:
         if sweep == 0:
             self.radio.reserve(self._scheme.at_most_j)
         self._scheme.begin(sent, round_, sweep)
-        self._wait_for(self._scheme, control, watch, self.peers.inbox.silence)
+        try:
+            self._wait_for(self._scheme, control, watch, self.peers.inbox.silence)
+        except Parted as parted:
+            self._hear_why(control, 0.0 if parted.silent else FLUSH_WALL_S)
+            raise
         return self._arrived
 
     def _wait_for(
@@ -177,7 +186,24 @@ class Exchanges:
                 next_look = now + SLICE_WALL_S
             if now >= deadline:
                 give_up()
+        peers.settle()
+        watch.lap("wait")
         self.radio.pass_to(min(scheme.end(), self.radio.until_air_s))
+
+    def _hear_why(self, control: Control, wait_wall_s: float) -> None:
+        """Let the coordinator say why a neighbour has gone: raises Leave if all have been told to."""
+        deadline = monotonic() + wait_wall_s
+        while True:
+            try:
+                self.peers.heed(control)
+            except Terminated:
+                # Either the user ends all, as the coordinator is about to say, or whoever started that
+                # neighbour and this device saw it end: then others have to know of whom it was.
+                deadline = min(deadline, monotonic() + SLICE_WALL_S)
+            left_s = deadline - monotonic()
+            if left_s <= 0:
+                return
+            control.wait(min(left_s, SLICE_WALL_S))
 
     def is_behind(self, round_: int) -> bool:
         """Say whether a living neighbour has gone beyond this round, so that there is no time to train."""

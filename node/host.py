@@ -1,5 +1,6 @@
 """A process and the devices in it: one, or with the memory transport all of a run, a thread each."""
 
+import os
 import threading
 import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,6 +9,7 @@ import zmq
 
 from node.agent import take_part
 from node.control import Control, Leave
+from node.place import NOWHERE, Place, ranked
 from node.transport.zmq import Context
 from protocol.errors import EXIT_FAILED, BadInput, HearsayError
 from protocol.messages import Failed, Welcome
@@ -21,9 +23,10 @@ def serve(url: str, connect_wall_s: float, terminated: threading.Event) -> int:
     context = zmq.Context()
     context.set(zmq.MAX_SOCKETS, context.get(zmq.SOCKET_LIMIT))  # all devices of a run may live here
     with context, Control.open(context, url, terminated) as control:
-        welcome = control.join(connect_wall_s)
+        among = ranked(os.environ)
+        welcome = control.join(connect_wall_s, among)
         if welcome.experiment.transport.kind != "memory":
-            return _be_device(control, welcome, context, bind=f"tcp://{control.own_address()}:*")
+            return _be_device(control, welcome, context, Place(control.own_address(), among))
         # The interpreter lock is shared, so this is for debugging a run, not for timing it.
         others = welcome.experiment.devices - 1
         with ThreadPoolExecutor(max(1, others), thread_name_prefix="device") as pool:
@@ -31,7 +34,7 @@ def serve(url: str, connect_wall_s: float, terminated: threading.Event) -> int:
                 pool.submit(_join_and_be_device, context, url, connect_wall_s, terminated)
                 for _ in range(others)
             ]
-            codes = [_be_device(control, welcome, context, bind=_inproc(welcome))]
+            codes = [_be_device(control, welcome, context, NOWHERE)]
             return max(codes + [future.result() for future in joined])
 
 
@@ -40,17 +43,13 @@ def _join_and_be_device(
 ) -> int:
     with Control.open(context, url, terminated) as control:
         welcome = control.join(connect_wall_s)
-        return _be_device(control, welcome, context, bind=_inproc(welcome))
+        return _be_device(control, welcome, context, NOWHERE)
 
 
-def _inproc(welcome: Welcome) -> str:
-    return f"inproc://{welcome.run_id}/{welcome.device}"
-
-
-def _be_device(control: Control, welcome: Welcome, context: Context, *, bind: str) -> int:
+def _be_device(control: Control, welcome: Welcome, context: Context, place: Place) -> int:
     """Take part, and tell the coordinator the reason if that cannot go on."""
     try:
-        take_part(control, welcome, context, bind=bind)
+        take_part(control, welcome, context, place)
     except Leave:
         raise
     except HearsayError as error:

@@ -9,7 +9,8 @@ import numpy as np
 
 from node.control import Control
 from node.door import Frame, Keeper
-from node.transport.zmq import Outgoing, ZmqTransport
+from node.transport.transport import Transport
+from node.transport.zmq import Outgoing
 from protocol.codec import Layout
 from protocol.errors import FrameError
 from protocol.frame import (
@@ -51,7 +52,7 @@ class Peers(Generic[KeeperT_co]):
         self,
         welcome: Welcome,
         neighbours: Iterable[Neighbour],
-        transport: ZmqTransport,
+        transport: Transport,
         layout: Layout,
         inbox: KeeperT_co,
     ) -> None:
@@ -141,6 +142,10 @@ class Peers(Generic[KeeperT_co]):
             return True
         self.inbox.feed(frame)
         return True
+
+    def settle(self) -> None:
+        """Let go, at the end of an exchange, what nobody here waits for an answer to."""
+        self._transport.settle()
 
     def heed(self, control: Control) -> None:
         """Wait no longer for whoever the coordinator says is dead; raises Leave when it is time to go."""

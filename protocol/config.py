@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from protocol.budget import Budget
+from protocol.errors import BadInput
 from protocol.learning import Data, Model, Training
 from protocol.problem import Theory
 from protocol.quantities import PerDevice
@@ -87,11 +88,25 @@ class Graph(Section):
 class Transport(Section):
     """What carries the frames between devices on the real wire."""
 
-    kind: Literal["zmq", "memory"] = "zmq"
-    """ZeroMQ over TCP, one process per device; or all devices as threads of one process."""
+    kind: Literal["zmq", "memory", "gloo", "nccl"] = "zmq"
+    """ZeroMQ over TCP, one process per device; all devices as threads of one process; or torch.distributed, a
+    rank for each device, which all go in step (nccl: on a GPU of its own each)."""
     queue_bytes: Annotated[int, Field(ge=65_536, le=2**40)] = 32 * 2**20
     """Bound on what may wait at each end of a link; never less than four frames, and four for each round of
     `aggregation.staleness_rounds`."""
+
+    @property
+    def in_step(self) -> bool:
+        """Whether nobody can go on without the others."""
+        return self.kind in ("gloo", "nccl")
+
+    def check_gpus(self, number: int, *, needed: int) -> None:
+        """Raise BadInput if a host has fewer GPUs than devices that need one each."""
+        if self.kind == "nccl" and number < needed:
+            raise BadInput(
+                f"transport.kind = nccl: each device needs a GPU of its own, and this host has {number} for "
+                f"{needed}; use zmq or gloo"
+            )
 
 
 class Runtime(Section):
@@ -175,7 +190,25 @@ class Experiment(Section):
         self._what_cannot_be_kept_to()
         self._what_cannot_adapt()
         self._what_cannot_be_stale()
+        self._what_cannot_go_in_step()
         return self
+
+    def _what_cannot_go_in_step(self) -> None:
+        aggregation = self.aggregation
+        if not self.transport.in_step:
+            return
+        contradictions = {
+            f"aggregation.scheme = {aggregation.scheme}": aggregation.is_scheduled,
+            f"aggregation.staleness_rounds = {aggregation.staleness_rounds}": aggregation.staleness_rounds
+            > 0,
+            **{f"budget.{limit}": True for limit in self.budget.limited},
+        }
+        for setting, is_so in contradictions.items():
+            if is_so:
+                raise ValueError(
+                    f"transport.kind = {self.transport.kind}: devices wait for all their neighbours in every "
+                    f"round, which does not go with {setting} (use zmq)"
+                )
 
     def _what_cannot_adapt(self) -> None:
         training, device = self.training, self.device

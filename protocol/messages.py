@@ -12,7 +12,7 @@ from protocol.config import Experiment
 from protocol.errors import FrameError
 from protocol.packet_errors import PacketErrorTable
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 SKETCH_SIZE = 256
 """Numbers in the sketch of a gradient."""
 CONSENSUS_SAMPLE = 4096
@@ -33,6 +33,10 @@ class Hello(Message):
     protocol: int = PROTOCOL_VERSION
     pid: int
     host: str
+    rank: NonNegativeInt | None = None
+    """Its number among all processes, where torchrun started it: it wants to be this device."""
+    world_size: NonNegativeInt | None = None
+    """How many processes torchrun started."""
 
 
 class Welcome(Message):
@@ -154,6 +158,8 @@ class Start(Message):
     schedule: Schedule | None = None
     """Of the first rounds; none where all gossip."""
     prospect: Prospect
+    rendezvous: str = ""
+    """With gloo and nccl: where all devices meet, at device 0; empty where torchrun has a place for it."""
 
 
 class Averaged(Message):
@@ -313,6 +319,8 @@ class Stop(Message):
     """Coordinator: break off the round you are in, write your parameters, leave."""
 
     kind: Literal["stop"] = "stop"
+    failure: str = ""
+    """Why the run has failed, so that nothing need be written; empty where somebody ended it."""
 
 
 class Bye(Message):

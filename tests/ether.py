@@ -126,6 +126,9 @@ class Port:
     def receive(self, timeout_s):
         return self._ether.ask(self._device, timeout_s, deaf=False)
 
+    def settle(self):
+        pass
+
     def forget(self, device):
         self._forgotten.add(device)
 
@@ -156,6 +159,9 @@ class Script:
     def receive(self, timeout_s):
         assert self._deliveries or timeout_s <= 0, "it still waits"
         return self._deliveries.popleft() if self._deliveries else None
+
+    def settle(self):
+        pass
 
     def forget(self, device):
         pytest.fail("nobody died")

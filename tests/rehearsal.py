@@ -19,6 +19,7 @@ from coordinator.network import lay_out
 from coordinator.roster import Phase, Roster
 from node.agent import take_part
 from node.control import Control
+from node.place import NOWHERE
 from protocol.config import Experiment
 from protocol.errors import RunError
 from protocol.messages import Bye, Done, Hello, NeighbourDied, Report, Schedule, Start, Welcome, pack
@@ -147,7 +148,10 @@ class _Wire(Port):
     def wake_on(self, socket):
         pass
 
-    def connect(self, device, address):
+    def meet(self, start, awaited):
+        pass
+
+    def break_off(self):
         pass
 
     def flush(self, wall_s):
@@ -194,7 +198,7 @@ def rehearse(experiment, *, seed=0, lets_through=None):
         def program(device):
             welcome = desk.letters[device].popleft()
             assert isinstance(welcome, Welcome)
-            return lambda: take_part(_Line(desk, ether, device), welcome, None, bind="")
+            return lambda: take_part(_Line(desk, ether, device), welcome, None, NOWHERE)
 
         ether.run({device: program(device) for device in range(experiment.devices)})
         if desk.roster.phase is not Phase.OVER:

@@ -11,6 +11,7 @@ import zmq
 from builders import make_neighbour, make_report, make_start
 
 from node.control import Control, Leave
+from node.place import Ranked
 from protocol.config import Experiment, Runtime
 from protocol.errors import BadInput, RunError
 from protocol.messages import (
@@ -140,6 +141,20 @@ def test_join_says_hello_and_is_told_who_it_is(desk, control):
     assert hello.host
     assert not control.absent
     assert control.grace_s == WELCOME.experiment.runtime.coordinator_grace_s
+
+
+def test_who_was_started_by_torchrun_says_its_number(desk, control):
+    with ThreadPoolExecutor(1) as pool:
+        hello = pool.submit(desk.answer, WELCOME)
+        control.join(PATIENCE_S, Ranked(rank=3, world_size=8, local_rank=1))
+        hello = hello.result(PATIENCE_S)
+    assert (hello.rank, hello.world_size) == (3, 8)
+
+
+def test_a_failed_run_is_no_reason_to_write_anything(desk, joined):
+    desk.say(Stop(failure="device 2: killed"))
+    with pytest.raises(RunError, match=r"^device 2: killed$"):
+        news_of(joined)
 
 
 def test_a_refusal_is_bad_input_with_the_reason(desk, control):

@@ -139,6 +139,25 @@ def test_a_long_value_is_not_repeated_in_full(write):
             {"data": {"dataset": "synthetic", "num_samples": 10}, "model": {"kind": "mlp"}},
             "data.num_samples = 10: needs two for each of 10 classes",
         ),
+        (
+            {"transport": {"kind": "gloo"}, "aggregation": {"scheme": "auto"}},
+            "transport.kind = gloo: devices wait for all their neighbours in every round, which does not go "
+            "with aggregation.scheme = auto (use zmq)",
+        ),
+        (
+            {
+                "transport": {"kind": "nccl"},
+                "aggregation": {"staleness_rounds": 2},
+                "radio": {"symmetric": False},
+            },
+            "transport.kind = nccl: devices wait for all their neighbours in every round, which does not go "
+            "with aggregation.staleness_rounds = 2 (use zmq)",
+        ),
+        (
+            {"transport": {"kind": "gloo"}, "budget": {"seconds": 5}},
+            "transport.kind = gloo: devices wait for all their neighbours in every round, which does not go "
+            "with budget.seconds (use zmq)",
+        ),
     ],
 )
 def test_what_cannot_work_together_is_refused(table, said):

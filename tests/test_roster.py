@@ -253,3 +253,72 @@ def test_strangers_are_ignored():
     it = started(2, "complete")
     assert it.hear(b"?", make_report(0, 7), 1.0) == []
     assert it.members[0].rounds == 0
+
+
+def of_rank(rank, world_size=3):
+    return Hello(pid=10 + rank, host="h", rank=rank, world_size=world_size)
+
+
+@pytest.mark.parametrize("kind", ["zmq", "gloo"])
+def test_who_was_started_by_torchrun_is_the_device_of_its_rank(kind):
+    it = roster(3, transport={"kind": kind})
+    for rank in (2, 0, 1):
+        [tell] = it.hear(b"%d" % rank, of_rank(rank), 0.0)
+        assert (tell.message.device, tell.message.incarnation) == (rank, 0)
+    assert [member.device for member in it.members] == [0, 1, 2]
+    for rank in (1, 2):
+        assert it.hear(b"%d" % rank, make_ready(rank, address=""), 0.0) == []
+    tells = it.hear(b"0", make_ready(0, address="here:5"), 0.0)
+    assert said(tells) == [(b"0", Start), (b"1", Start), (b"2", Start)]
+    assert {tell.message.rendezvous for tell in tells} == {"here:5" if kind == "gloo" else ""}
+
+
+def test_torchrun_with_another_number_of_processes_ends_the_run_before_it_begins():
+    it = roster(3)
+    with pytest.raises(
+        BadInput, match=r"started 2 processes, and this run needs 3: start so many \(--nnodes"
+    ):
+        it.hear(b"0", of_rank(0, world_size=2), 0.0)
+    memory = roster(3, transport={"kind": "memory"})
+    with pytest.raises(BadInput, match="started 3 processes, and this run needs 1"):
+        memory.hear(b"0", of_rank(0), 0.0)
+    [tell] = memory.hear(b"0", of_rank(0, world_size=1), 0.0)
+    assert tell.message.device == 0
+
+
+def test_a_torchrun_that_comes_too_late_is_only_refused():
+    it = started(3)
+    [tell] = it.hear(b"late", of_rank(1, world_size=2), 5.0)
+    assert isinstance(tell.message, Refuse)
+    assert all(member.active for member in it.members)
+
+
+def test_ranks_started_anew_before_the_start_are_the_devices_they_were():
+    it = roster(3)
+    for rank in (2, 1):
+        it.hear(b"%d" % rank, of_rank(rank), 0.0)
+    [tell] = it.hear(b"again", of_rank(2).model_copy(update={"pid": 99}), 1.0)
+    assert (tell.message.device, tell.message.incarnation) == (2, 1)
+
+
+def test_in_step_the_loss_of_one_is_the_end_of_all():
+    it = started(4, transport={"kind": "gloo"})
+    tells = it.lose(2, "killed by SIGKILL")
+    failure = "device 2: killed by SIGKILL; over gloo nobody goes on without it"
+    assert [(tell.peer, tell.message) for tell in tells] == [
+        (peer, Stop(failure=failure)) for peer in (b"0", b"1", b"3")
+    ]
+    assert (it.phase, it.failure) == (Phase.OVER, failure)
+    assert it.hear(b"1", Failed(reason="device 2 has gone"), 1.0) == []  # that is known
+    assert it.failure == failure
+
+
+def test_in_step_who_leaves_before_the_end_ends_the_run_unless_all_were_told_to():
+    it = started(3, transport={"kind": "gloo"})
+    assert said(it.hear(b"1", done(1, rounds=2), 1.0)) == [(b"1", Bye), (b"0", Stop), (b"2", Stop)]
+    assert "device 1: left after 2 rounds" in it.failure
+    it = started(3, transport={"kind": "gloo"})
+    it.stop()
+    assert it.hear(b"1", done(1, rounds=2), 1.0) == []
+    assert said(it.lose(0, "did not stop in time")) == [(b"2", NeighbourDied)]
+    assert not it.failure

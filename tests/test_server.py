@@ -12,8 +12,8 @@ from coordinator.roster import Roster
 from coordinator.server import Server, control_socket
 from coordinator.store import RunFolder
 from protocol.config import Experiment
-from protocol.errors import Interrupted, RunError
-from protocol.messages import Hello, Stop, Welcome, from_coordinator, pack
+from protocol.errors import BadInput, Interrupted, RunError
+from protocol.messages import Hello, Refuse, Stop, Welcome, from_coordinator, pack
 
 
 class OneDied:
@@ -72,3 +72,21 @@ def test_devices_that_wait_for_a_start_are_told_when_none_comes(tmp_path):
             server.serve(Silent(), Interrupt())
         told = [from_coordinator(device.recv()) for _ in range(2)]
     assert [type(message) for message in told] == [Welcome, Stop]
+
+
+def test_whoever_makes_a_run_impossible_is_told_why(tmp_path):
+    experiment = Experiment(devices=2)
+    with (
+        RunFolder.create(experiment, tmp_path / "run") as folder,
+        zmq.Context() as context,
+        control_socket(context, "tcp://127.0.0.1:*") as (socket, url),
+        context.socket(zmq.DEALER) as device,
+    ):
+        device.set(zmq.RCVTIMEO, 5000)
+        device.connect(url)
+        device.send(pack(Hello(pid=1, host="elsewhere", rank=0, world_size=5)))
+        roster = Roster(experiment, folder.run_id, str(folder.path), lay_out(experiment))
+        server = Server(socket, roster, folder, Unwatched(), launched_s=monotonic())
+        with pytest.raises(BadInput, match="started 5 processes, and this run needs 2") as refused:
+            server.serve(Silent(), Interrupt())
+        assert from_coordinator(device.recv()) == Refuse(reason=str(refused.value))

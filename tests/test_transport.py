@@ -1,4 +1,8 @@
-"""The transport contract: the same promises over TCP between processes and in the memory of one."""
+"""The transport contract, its elastic part: frames that come late, twice or never, queues, the dead.
+
+ZeroMQ keeps it over TCP between processes and in the memory of one; test_transport_core.py has what every
+transport promises.
+"""
 
 import socket
 import struct

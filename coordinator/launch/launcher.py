@@ -11,7 +11,7 @@ from time import monotonic, sleep
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from coordinator.device import fetch, packet_error_tables
+from coordinator.device import fetch, packet_error_tables, require_gpus
 from coordinator.interrupt import Interrupt
 from coordinator.launch.local import LocalProcesses
 from coordinator.server import Processes
@@ -50,6 +50,7 @@ class Here:
     def prepare(self, experiment: Experiment) -> tuple[PacketErrorTable, ...]:
         """Have the data and the packet-error tables here."""
         require_torch()
+        require_gpus(experiment)
         fetch(experiment)
         return packet_error_tables(experiment)
 

@@ -112,6 +112,8 @@ def become_node(url: str, logs: str) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
+    for name in ("RANK", "WORLD_SIZE"):  # of whoever started the run: no device of it is theirs
+        os.environ.pop(name, None)
     sys.argv = ["node", "--coordinator", url]
     runpy.run_module("node", run_name="__main__", alter_sys=True)
 

@@ -19,6 +19,7 @@ import zmq
 
 from protocol.codec import Bytes
 from protocol.frame import HEADER_BYTES
+from protocol.messages import Start
 
 Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 Socket: TypeAlias = "zmq.Socket[bytes]"
@@ -127,6 +128,11 @@ class ZmqTransport:
         """Let a message on another socket (the control plane) end a wait."""
         self._poller.register(socket, zmq.POLLIN)
 
+    def meet(self, start: Start, awaited: object) -> None:
+        """Open the ways to all neighbours; whom frames are awaited from does not matter here."""
+        for neighbour in start.neighbours:
+            self.connect(neighbour.device, neighbour.address)
+
     def connect(self, device: int, address: str) -> None:
         """Open the way to one neighbour; returns at once, ZeroMQ connects behind it."""
         dealer: Socket = self._context.socket(zmq.DEALER)
@@ -167,6 +173,12 @@ class ZmqTransport:
         if payload.ctypes.data % _ALIGNMENT_BYTES:  # small messages lie anywhere in ZeroMQ's read buffer
             payload = payload.copy()
         return Delivery(peer, parts[1].bytes, payload)
+
+    def settle(self) -> None:
+        """Do nothing: what was queued goes by itself."""
+
+    def break_off(self) -> None:
+        """Do nothing: the coordinator tells all others."""
 
     def forget(self, device: int) -> None:
         """Close the way to a neighbour that died, and let go of what still waits for it."""
