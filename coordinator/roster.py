@@ -221,8 +221,11 @@ class Roster:
             return [Tell(peer, Refuse(reason=reason)), *tells]
         else:
             free = set(range(self.experiment.devices)) - {m.device for m in self.members}
-            device = hello.rank if hello.rank in free else min(free)
-            member = Member(device, peer, hello.pid, hello.host, now_s)
+            wanted = min(free) if hello.rank is None else hello.rank
+            if wanted not in free:
+                what = "taken" if wanted < self.experiment.devices else "none of its devices"
+                return [Tell(peer, Refuse(reason=f"device {wanted} of run {self.run_id} is {what}"))]
+            member = Member(wanted, peer, hello.pid, hello.host, now_s)
             insort(self.members, member, key=lambda m: m.device)
         welcome = Welcome(
             run_id=self.run_id,
@@ -242,7 +245,7 @@ class Roster:
         """
         if self.experiment.transport.kind == "memory":
             return None
-        if hello.rank is not None and self.phase is Phase.GATHERING:
+        if hello.world_size is not None and self.phase is Phase.GATHERING:
             return next((m for m in self.members if m.device == hello.rank), None)
         return next((m for m in self.members if (m.host, m.pid) == (hello.host, hello.pid)), None)
 

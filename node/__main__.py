@@ -41,6 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="S",
         help="how long to wait for the coordinator (default: %(default)g)",
     )
+    parser.add_argument(
+        "--device",
+        type=int,
+        metavar="N",
+        help="be device N of the run, from 0 on (default: any that is free)",
+    )
     args = parser.parse_args(arguments)
     try:
         if args.fetch is not None:
@@ -62,7 +68,9 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         from node.host import serve
 
-        return serve(args.coordinator, args.connect_wall_s, _until_terminated())
+        if args.device is not None and args.device < 0:
+            raise BadInput(f"--device {args.device}: devices are numbered from 0 on")
+        return serve(args.coordinator, args.connect_wall_s, _until_terminated(), device=args.device)
     except HearsayError as error:
         sys.stderr.write(f"node: {error}\n")
         if isinstance(error, BadInput):

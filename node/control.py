@@ -119,9 +119,12 @@ class Control:
             raise RunError(f"no IPv4 route to the coordinator at {self._url}: {error}") from error
         return address
 
-    def join(self, wait_wall_s: float, ranked: Ranked | None = None) -> Welcome:
-        """Say Hello and be told who this is; raises BadInput if nobody answers or the door stays shut."""
-        rank, world_size = (ranked.rank, ranked.world_size) if ranked else (None, None)
+    def join(self, wait_wall_s: float, ranked: Ranked | None = None, *, device: int | None = None) -> Welcome:
+        """Say Hello and be told who this is; raises BadInput if nobody answers or the door stays shut.
+
+        device: the number that it wants to have, where torchrun has given it none.
+        """
+        rank, world_size = (ranked.rank, ranked.world_size) if ranked else (device, None)
         self.send(Hello(pid=os.getpid(), host=socket.gethostname(), rank=rank, world_size=world_size))
         deadline = monotonic() + wait_wall_s
         answer = self._receive(min(deadline, monotonic() + NAME_WALL_S))

@@ -15,16 +15,16 @@ from protocol.errors import EXIT_FAILED, BadInput, HearsayError
 from protocol.messages import Failed, Welcome
 
 
-def serve(url: str, connect_wall_s: float, terminated: threading.Event) -> int:
+def serve(url: str, connect_wall_s: float, terminated: threading.Event, *, device: int | None = None) -> int:
     """Join the run at url with as many devices as its transport puts into one process; return the exit code.
 
-    Raises BadInput if there is no coordinator at url, or it does not take this process.
+    device: the number that a process of a single device wants to have; None: any. Raises BadInput if there is no coordinator at url, or it does not take this process.
     """
     context = zmq.Context()
     context.set(zmq.MAX_SOCKETS, context.get(zmq.SOCKET_LIMIT))  # all devices of a run may live here
     with context, Control.open(context, url, terminated) as control:
         among = ranked(os.environ)
-        welcome = control.join(connect_wall_s, among)
+        welcome = control.join(connect_wall_s, among, device=device)
         if welcome.experiment.transport.kind != "memory":
             return _be_device(control, welcome, context, Place(control.own_address(), among))
         # The interpreter lock is shared, so this is for debugging a run, not for timing it.

@@ -69,6 +69,21 @@ def test_a_process_started_anew_in_the_run_tells_that_its_device_is_dead():
     assert it.members[1].lost == "its process was started anew"
 
 
+def test_a_device_is_the_one_that_it_asks_to_be_if_that_is_free():
+    it = roster(3)
+    [tell] = it.hear(b"2", Hello(pid=1, host="a", rank=2), 0.0)
+    assert tell.message.device == 2
+    for number, reason in (
+        (2, "device 2 of run run-1 is taken"),
+        (3, "device 3 of run run-1 is none"),
+    ):
+        [tell] = it.hear(b"x", Hello(pid=1, host="b", rank=number), 0.0)
+        assert isinstance(tell.message, Refuse)
+        assert reason in tell.message.reason
+    others = [it.hear(b"%d" % device, Hello(pid=2 + device, host="c"), 0.0) for device in range(2)]
+    assert [tell.message.device for [tell] in others] == [0, 1]
+
+
 def test_devices_that_share_a_process_are_not_taken_for_each_other():
     it = roster(2, transport={"kind": "memory"})
     for device in range(2):
