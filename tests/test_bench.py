@@ -1,8 +1,10 @@
 """The benchmark's own arithmetic: quantiles, order, use of processes, limits, what it refuses and keeps."""
 
 import os
+import re
 from collections import Counter
 from io import StringIO
+from pathlib import Path
 from time import process_time
 from typing import get_args
 
@@ -28,7 +30,19 @@ from coordinator.bench.cases import (
 from coordinator.bench.figure import draw
 from coordinator.bench.measure import Measured
 from coordinator.bench.probe import Probe, Reading, cpu_s, pss_bytes
-from coordinator.bench.record import SizeRecord, over_limit, read, write
+from coordinator.bench.record import (
+    BenchRecord,
+    CaseRecord,
+    Environment,
+    Limits,
+    Measurement,
+    Quantiles,
+    SizeRecord,
+    Times,
+    over_limit,
+    read,
+    write,
+)
 from coordinator.bench.rounds import STAGES, after_warmup, times
 from coordinator.bench.table import bench_tables, heading
 from coordinator.events import Ended, Started
@@ -341,3 +355,11 @@ def test_sizes_and_cases_are_named_as_people_do():
     case = Case(devices=4, params="100k", transport="zmq", radio="ideal")
     assert (str(case), str(case.size)) == ("4 devices, 100k, zmq, ideal", "4 devices, 100k")
     assert case.size == Size(devices=4, params="100k")
+
+
+def test_the_file_is_on_its_page_key_by_key():
+    page = (Path(__file__).parents[1] / "docs" / "bench.md").read_text(encoding="utf-8")
+    table = page.partition("## bench.json")[2].partition("\n\n| key")[2]
+    named = {name.lstrip("….") for name in re.findall(r"`(.+?)`", table)}
+    models = (BenchRecord, Environment, SizeRecord, Limits, CaseRecord, Measurement, Times, Quantiles, Case)
+    assert {name for model in models for name in model.model_fields} <= named

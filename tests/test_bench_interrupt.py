@@ -12,7 +12,18 @@ from conftest import RUN_WALL_S, alive, end_session, session, wait_until
 
 pytestmark = pytest.mark.processes
 
-TINY = ("--devices", "3", "--params", "100k", "--transport", "zmq", "--radio", "ideal", "--rounds", "4")
+ENDLESS = (
+    "--devices",
+    "3",
+    "--params",
+    "100k",
+    "--transport",
+    "zmq",
+    "--radio",
+    "ideal",
+    "--rounds",
+    "100000",
+)
 MANY = 5
 """Processes below a benchmark from which on the floor has some of its own: server, tracker, devices."""
 
@@ -27,7 +38,7 @@ def test_an_interrupt_leaves_nothing_running_and_says_that_nothing_was_kept(tmp_
     """Within the floor, whose processes are none of the terminal's."""
     out = tmp_path / "bench"
     bench = subprocess.Popen(
-        [sys.executable, "-m", "coordinator", "bench", "latency", *TINY, "--out", out],
+        [sys.executable, "-m", "coordinator", "bench", "latency", *ENDLESS, "--out", out],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
