@@ -51,7 +51,7 @@ from coordinator.summary import history
 from node.agent import build_model
 from node.floor import CLASSES, SIZES
 from node.model import build
-from protocol.config import Transport
+from protocol.config import Runtime, Transport
 from protocol.errors import BadInput, RunError
 
 SMALL = Options("4,8", "100k,1.6M", "zmq,memory", "ideal,digital", rounds="10", repeats="4")
@@ -129,6 +129,13 @@ def test_cases_are_the_work_of_their_floors():
 def test_the_largest_ring_of_the_quickstart_still_fills_its_batches():
     settings = experiment(Case(devices=128, params="quickstart", transport="zmq", radio="ideal"), 1)
     assert 0.8 * 1797 // settings.devices >= settings.training.batch_size
+
+
+def test_a_slow_host_is_waited_for():
+    """A device that a busy host keeps from running for a minute is slow, which is what is measured."""
+    settings = experiment(Case(devices=16, params="1.6M", transport="zmq", radio="digital"), 50)
+    assert settings.runtime.liveness_wall_s >= 10 * Runtime().liveness_wall_s
+    assert settings.runtime.join_wall_s >= settings.runtime.liveness_wall_s
 
 
 def test_transports_are_those_of_the_config():
@@ -220,12 +227,13 @@ def test_a_run_that_was_not_watched_to_its_end_has_no_numbers(watched):
         probe.usage(warmup_rounds=5)
 
 
-def test_a_round_is_held_against_the_floor_of_its_own_repeat():
+def test_a_round_is_held_against_the_floor_of_its_own_size_and_repeat():
     [case, *_] = CASES
     floors, rounds = (0.01, 0.02, 0.04), (0.03, 0.04, 0.2)  # 3, 2 and 5 times
     limits = tuple(make_limits(repeat, floors[repeat]) for repeat in (2, 0, 1))
     measured = make_case(case, [make_measurement(repeat, rounds[repeat]) for repeat in (1, 2, 0)])
-    record = make_record([measured], [SizeRecord(size=case.size, limits=limits)])
+    other = SizeRecord(size=Size(devices=99, params="1.6M"), limits=tuple(map(make_limits, range(3))))
+    record = make_record([measured], [SizeRecord(size=case.size, limits=limits), other])
     assert over_limit(record, measured, "floor_wall_s") == pytest.approx(3)
     assert over_limit(record, measured, "zmq_wall_s") == pytest.approx(6)
     assert over_limit(make_record([measured]), measured, "floor_wall_s") is None

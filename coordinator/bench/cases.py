@@ -17,6 +17,8 @@ next ones buffers are touched for the first time."""
 MIN_DEVICES, MAX_DEVICES = 3, 1024
 """A ring has three; the floor's neighbours are two different ones."""
 MAX_ROUNDS, MAX_REPEATS = 100_000, 1000
+PATIENCE_WALL_S = 600.0
+"""How long devices wait for each other: on a busy host a slow one is a result, no fault."""
 TRANSPORTS: tuple[str, ...] = get_args(Transport.model_fields["kind"].annotation)
 RADIOS: tuple[str, ...] = get_args(Radio.model_fields["scheme"].annotation)
 USUAL_RADIOS = ("ideal", "digital")
@@ -155,6 +157,7 @@ def experiment(case: Case, rounds: int) -> Experiment:
         "graph": {"kind": "ring"},
         "radio": {"scheme": case.radio, "snr": "given", "snr_db": 20.0},
         "transport": {"kind": case.transport},
+        "runtime": {"liveness_wall_s": PATIENCE_WALL_S, "join_wall_s": PATIENCE_WALL_S},
     }
     return parse(table, source=f"hearsay bench: {case}")
 

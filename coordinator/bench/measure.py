@@ -34,14 +34,14 @@ def measure_case(case: Case, folder: Path, *, rounds: int, repeat: int, interrup
     probe = Probe(wanted)
     with _run_folder(folder) as place:
         outcome = run(wanted, place, lambda: nullcontext(probe), interrupt)
-    summary = outcome.summary
-    if summary.how == "stopped":
-        raise Interrupted
-    if summary.devices_lost or summary.frames_missing_wall:
-        raise RunError(
-            f"devices lost: {list(summary.devices_lost)}, frames that the host did not deliver: "
-            f"{summary.frames_missing_wall}; what is left says nothing of its speed"
-        )
+        summary = outcome.summary
+        if summary.how == "stopped":
+            raise Interrupted
+        if summary.devices_lost or summary.frames_missing_wall:
+            raise RunError(
+                f"devices lost: {list(summary.devices_lost)}, frames that the host did not deliver: "
+                f"{summary.frames_missing_wall}, so its seconds say nothing; see {place}"
+            )
     return Measured(
         _read(outcome, probe, case, repeat),
         num_parameters=summary.num_parameters,
