@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.distributed import FileStore, PrefixStore, ProcessGroupGloo, Work  # type: ignore[attr-defined]
 
-WAIT_WALL_S = 120.0
+WAIT_WALL_S = 600.0
 
 
 class Group(Protocol):

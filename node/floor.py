@@ -32,7 +32,7 @@ from protocol.learning import Model
 CLASSES = 10
 PARTS = ("step", "transfer", "mix", "round")
 BARE = ("gloo", "copy")
-WAIT_WALL_S = 120.0
+WAIT_WALL_S = 600.0
 
 
 @dataclass(frozen=True)

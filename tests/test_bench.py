@@ -53,6 +53,7 @@ from node.floor import CLASSES, SIZES
 from node.model import build
 from protocol.config import Runtime, Transport
 from protocol.errors import BadInput, RunError
+from protocol.link import mean_packet_loss
 
 SMALL = Options("4,8", "100k,1.6M", "zmq,memory", "ideal,digital", rounds="10", repeats="4")
 STARTED = Started(
@@ -136,6 +137,14 @@ def test_a_slow_host_is_waited_for():
     settings = experiment(Case(devices=16, params="1.6M", transport="zmq", radio="digital"), 50)
     assert settings.runtime.liveness_wall_s >= 10 * Runtime().liveness_wall_s
     assert settings.runtime.join_wall_s >= settings.runtime.liveness_wall_s
+
+
+def test_a_digital_radio_loses_one_packet_in_a_hundred_on_every_link():
+    settings = experiment(Case(devices=16, params="1.6M", transport="zmq", radio="digital"), 50)
+    bits = 8 * settings.codec.packet_bytes
+    loss = mean_packet_loss(settings.radio, settings.radio.snr_db, bits)
+    assert loss == pytest.approx(0.01, rel=0.1)
+    assert (settings.radio.fading, settings.radio.snr) == ("none", "given")
 
 
 def test_transports_are_those_of_the_config():

@@ -16,12 +16,18 @@ from protocol.errors import Interrupted, RunError
 LOOK_WALL_S = 0.2
 """Between two looks whether somebody wants an end."""
 FLOOR_WALL_S = 1800.0
+FLOOR_ROUNDS = 100
+"""Rounds of the floor at most: it has a median to tell, and no tail."""
 
 
 def measure_limits(size: Size, *, rounds: int, repeat: int, interrupt: Interrupt) -> Limits:
     """Run the floor once; raises Interrupted, or RunError if it fails or does not end."""
     command = [sys.executable, "-P", "-m", "node.floor", "--bare", "--json", "--repeats=1"]
-    command += [f"--devices={size.devices}", f"--params={size.params}", f"--rounds={rounds}"]
+    command += [
+        f"--devices={size.devices}",
+        f"--params={size.params}",
+        f"--rounds={min(rounds, FLOOR_ROUNDS)}",
+    ]
     # A session of its own: its devices end with it, and Ctrl-C is heard here alone.
     with subprocess.Popen(  # noqa: S603
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
