@@ -6,19 +6,20 @@ from collections import Counter
 from io import StringIO
 from pathlib import Path
 from time import process_time
-from typing import get_args
 
 import numpy as np
 import psutil
 import pytest
 from bench_records import CASES, drawn_record, make_case, make_limits, make_measurement, make_record
 from builders import make_report, make_stages
+from pydantic import ValidationError
 from rich.console import Console
 
 from coordinator.bench import latency
 from coordinator.bench import probe as probes
 from coordinator.bench.cases import (
     PARAMS,
+    RADIOS,
     TRANSPORTS,
     Case,
     Options,
@@ -54,6 +55,7 @@ from node.model import build
 from protocol.config import Runtime, Transport
 from protocol.errors import BadInput, RunError
 from protocol.link import mean_packet_loss
+from protocol.radio import Radio
 
 SMALL = Options("4,8", "100k,1.6M", "zmq,memory", "ideal,digital", rounds="10", repeats="4")
 STARTED = Started(
@@ -147,8 +149,18 @@ def test_a_digital_radio_loses_one_packet_in_a_hundred_on_every_link():
     assert (settings.radio.fading, settings.radio.snr) == ("none", "given")
 
 
-def test_transports_are_those_of_the_config():
-    assert get_args(Transport.model_fields["kind"].annotation) == TRANSPORTS
+def test_whatever_transport_and_radio_an_experiment_takes_can_be_measured():
+    assert set(TRANSPORTS) >= {"zmq", "memory"}
+    for transport in TRANSPORTS:
+        for radio in RADIOS:
+            case = Case(devices=4, params="100k", transport=transport, radio=radio)
+            settings = experiment(case, 1)
+            assert (settings.transport.kind, settings.radio.scheme) == (transport, radio)
+    for model, key, names in ((Transport, "kind", TRANSPORTS), (Radio, "scheme", RADIOS)):
+        with pytest.raises(ValidationError) as refused:
+            model(**{key: "none"})
+        [fault] = refused.value.errors()
+        assert re.findall(r"'(\w+)'", fault["ctx"]["expected"]) == list(names)  # none is left out
 
 
 BAD = {

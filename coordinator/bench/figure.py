@@ -40,7 +40,7 @@ def draw(record: BenchRecord, path: Path) -> None:
     figure = Figure(figsize=(19, 1.2 + 4.6 * len(params)), dpi=120, layout="constrained")
     noisy = next((f"\n{warning}" for warning in record.warnings if warning.startswith("NOISY")), "")
     figure.suptitle(
-        f"Host seconds and memory of devices on a ring, medians over {record.repeats} repeats of "
+        f"Host seconds and memory of devices on a ring, medians over {_repeats(record)} repeats of "
         f"{record.rounds} rounds\n{record.environment.machine}{noisy}",
         x=0.008,
         ha="left",
@@ -59,6 +59,13 @@ def draw(record: BenchRecord, path: Path) -> None:
         for axes in (row[0], row[2], row[3]):
             _scale_devices(axes, cases)
     save_whole(figure, path)
+
+
+def _repeats(record: BenchRecord) -> str:
+    """Say how many repeats each case has, which are fewer where the measurement was broken off."""
+    counts = {len(case.measurements) for case in record.cases}
+    done = " or ".join(map(str, sorted(counts)))
+    return done if counts == {record.repeats} else f"{done} of {record.repeats}"
 
 
 def _draw_rounds(axes: Axes, record: BenchRecord, cases: Sequence[CaseRecord], name: str) -> None:
