@@ -344,8 +344,8 @@ def test_a_step_that_fails_says_which_and_what_was_kept(bench, tmp_path):
     )
     assert len(read(kept).cases) == 1
     kept.unlink()
-    with pytest.raises(RunError, match=r"^4 devices, 100k: no device is left$"):
-        bench(fail(4))  # the next one, its floor
+    with pytest.raises(RunError, match=r"^4 devices, 100k, zmq, ideal: no device is left$"):
+        bench(fail(3 + 2))  # the first run of the next benchmark, its floor before it
     assert not kept.exists()
 
 
