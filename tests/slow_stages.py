@@ -8,7 +8,7 @@ from pathlib import Path
 from node.train import Trainer
 from node.transport.zmq import ZmqTransport
 
-DELAY_WALL_S = 0.03
+DELAY_WALL_S = 0.1
 FILE = "HEARSAY_TEST_SLOW_STAGE"
 
 _send, _local_sgd = ZmqTransport.send, Trainer.local_sgd

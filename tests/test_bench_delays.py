@@ -25,12 +25,12 @@ case = Case(devices=4, params="100k", transport="zmq", radio="ideal")
 folder, file = map(Path, sys.argv[1:])
 for repeat, stage in enumerate(("send", "none", "train of device 0")):
     file.write_text(stage)
-    done = measure_case(case, folder, rounds=21, repeat=repeat, interrupt=Interrupt())
+    done = measure_case(case, folder, rounds=11, repeat=repeat, interrupt=Interrupt())
     print(done.measurement.model_dump_json())
 """
 TOLERANCE_WALL_S = 0.3 * DELAY_WALL_S
 """A sleep never ends early, and ends late by what the scheduler takes to give a busy core back, of which the
-median of 21 rounds hardly sees anything; what is left is by how much the other stages of 4 devices on shared
+median of 11 rounds hardly sees anything; what is left is by how much the other stages of 4 devices on shared
 cores vary between two runs. Sent twice as often, or charged to another stage, a delay would be off by all
 of itself."""
 
