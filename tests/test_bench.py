@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from io import StringIO
 from pathlib import Path
@@ -378,6 +380,15 @@ def test_the_picture_is_drawn_of_whatever_there_is(tmp_path):
     for record in (whole, broken_off):
         draw(record, tmp_path / "bench.png")
         assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_neither_torch_nor_pictures_are_loaded_before_the_measurement():
+    """What the coordinator has loaded counts in its memory."""
+    code = "import sys, coordinator.bench.latency, coordinator.bench.table; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert not {"torch", "matplotlib"} & set(done.stdout.split())
 
 
 def test_sizes_and_cases_are_named_as_people_do():

@@ -40,7 +40,7 @@ def draw(record: BenchRecord, path: Path) -> None:
     figure = Figure(figsize=(19, 1.2 + 4.6 * len(params)), dpi=120, layout="constrained")
     noisy = next((f"\n{warning}" for warning in record.warnings if warning.startswith("NOISY")), "")
     figure.suptitle(
-        f"Host seconds and memory of devices on a ring, medians over {_repeats(record)} repeats of "
+        f"Host seconds and memory of devices on a ring, medians over repeats ({_repeats(record)}) of "
         f"{record.rounds} rounds\n{record.environment.machine}{noisy}",
         x=0.008,
         ha="left",

@@ -45,7 +45,7 @@ def heading(record: BenchRecord) -> str:
         f"{where.num_cores} cores; start-up with torch still to be loaded "
         f"{_or_dash(record.cold_startup_wall_s, '.1f')} s",
         f"{record.rounds} rounds a run after {record.warmup_rounds} of warm-up that are left out (sockets "
-        f"connect, buffers are new); {record.repeats} repeats, in turn over all cases",
+        f"connect, buffers are new); repeats, in turn over all cases: {record.repeats}",
         *record.warnings,
     ]
     if any(case.bound_by_interpreter_lock for case in record.cases):
