@@ -1,63 +1,56 @@
-"""The round of a run against the floor: `python -m benchmarks.rounds`.
+"""The round of a run against the floor, held to its limits: `python -m benchmarks.rounds`.
 
-Runs and floors take turns, so that a machine whose speed drifts hits both alike; medians are quoted.
+The measurement is `hearsay bench latency` of eight and sixteen devices over an ideal radio.
 """
 
 import argparse
-import itertools
-import json
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from statistics import median
 
-from benchmarks.runs import Case, environment, floor, hearsay
+from coordinator.bench.latency import RECORD
+from coordinator.bench.record import over_limit, read
+
+LIMITS = {"100k": 2.0, "1.6M": 1.5}
+"""Times the floor's round, by the size of the model."""
 
 
 def main() -> None:
-    """Measure every case and print a table, or with --json one object."""
+    """Measure every case and print its ratio; exit with 1 if one is beyond its limit."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rounds", description=__doc__)
-    parser.add_argument("--devices", default="8,16", help="ring sizes (default: %(default)s)")
-    parser.add_argument("--params", default="100k,1.6M", help="model sizes (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=50, help="rounds a run (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--rounds", default="50", help="rounds a run (default: %(default)s)")
+    parser.add_argument("--repeats", default="5", help="interleaved repeats (default: %(default)s)")
     args = parser.parse_args()
-    devices = [int(number) for number in args.devices.split(",")]
-    results = []
-    for number, params in itertools.product(devices, args.params.split(",")):
-        sys.stderr.write(f"{number} devices, {params} parameters\n")
-        results.append(compare(Case(number, params, args.rounds), args.repeats))
-    if args.json:
-        print(json.dumps({"environment": environment(), "cases": results}))
-        return
-    print(environment())
-    columns = ("devices", "params", "floor [ms]", "hearsay [ms]", "ratio", "means", "floor/bare")
-    print("  ".join(columns))
-    for row in results:
-        cells = (
-            f"{row['devices']}",
-            f"{row['params']}",
-            f"{1e3 * row['floor_round_wall_s']:.2f}",
-            f"{1e3 * row['round_wall_s']:.2f}",
-            f"{row['ratio']:.2f}",
-            f"{row['ratio_of_means']:.2f}",
-            f"{row['floor_over_parts']:.2f}",
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "bench"
+        command = [
+            sys.executable,
+            "-m",
+            "coordinator",
+            "bench",
+            "latency",
+            "--devices=8,16",
+            "--out",
+            str(out),
+        ]
+        command += ["--transport=zmq", "--radio=ideal", f"--params={','.join(LIMITS)}"]
+        command += [f"--rounds={args.rounds}", f"--repeats={args.repeats}"]
+        if code := subprocess.run(command, check=False).returncode:
+            sys.exit(code)
+        record = read(out / RECORD)
+    beyond = False
+    for case in record.cases:
+        limit, ratio = LIMITS[case.case.params], over_limit(record, case, "floor_wall_s")
+        assert ratio is not None
+        beyond |= ratio > limit
+        floors = record.limits_of(case.case)
+        whole = median(m.period_wall_s / floors[m.repeat].floor_wall_s for m in case.measurements)
+        print(
+            f"{case.case}: {ratio:.2f} x floor (limit {limit:g}), the whole run over its rounds {whole:.2f} x"
         )
-        print("  ".join(cell.rjust(len(name)) for cell, name in zip(cells, columns, strict=True)))
-    print("ratio: of the median rounds; means: of whole run / rounds, reports and start included")
-
-
-def compare(case: Case, repeats: int) -> dict[str, float]:
-    """Run floor and hearsay in turn; return medians and the median of the paired ratios."""
-    pairs = [(floor(case), hearsay(case)) for _ in range(repeats)]
-    return {
-        "devices": case.devices,
-        "params": case.params,  # type: ignore[dict-item]
-        "floor_round_wall_s": median(f["round_wall_s_p50"] for f, _ in pairs),
-        "round_wall_s": median(h["round_wall_s_p50"] for _, h in pairs),
-        "ratio": median(h["round_wall_s_p50"] / f["round_wall_s_p50"] for f, h in pairs),
-        "ratio_of_means": median(h["wall_s"] / case.rounds / f["round_wall_s_mean"] for f, h in pairs),
-        "floor_over_parts": median(f["round_over_parts"] for f, _ in pairs),
-    }
+    sys.exit(beyond)
 
 
 if __name__ == "__main__":

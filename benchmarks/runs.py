@@ -1,4 +1,4 @@
-"""Whole runs as the benchmarks start them: `hearsay run` as its own process, and the floor likewise."""
+"""Whole runs as the benchmarks start them: `hearsay run` as its own process."""
 
 import json
 import os
@@ -46,22 +46,6 @@ def hearsay(case: Case, *overrides: str) -> dict[str, float]:
         command = [sys.executable, "-m", "coordinator", "run", str(file), "--json"]
         command += ["--out", str(Path(folder) / "run")]
         return _json_of(command + [part for setting in settings for part in ("--set", setting)])
-
-
-def floor(case: Case) -> dict[str, float]:
-    """Run the floor for the same case."""
-    return _json_of(
-        [
-            sys.executable,
-            "-m",
-            "node.floor",
-            "--json",
-            f"--devices={case.devices}",
-            f"--params={case.params}",
-            f"--rounds={case.rounds}",
-            "--repeats=1",
-        ]
-    )
 
 
 def environment() -> str:

@@ -1,16 +1,14 @@
 """The `hearsay` command. Imports of weight stay inside the commands, so that `--help` is quick."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from protocol.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, HearsayError
-
-EXIT_SIGNAL = 128
+from coordinator.bench.cli import bench
+from coordinator.exits import EXIT_SIGNAL
+from coordinator.exits import errors_in_one_line as _errors_in_one_line
+from protocol.errors import EXIT_FAILED, BadInput
 
 app = typer.Typer(
     help="Decentralized federated learning over wireless networks: real processes, a radio on every link.",
@@ -19,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(bench, name="bench")
 
 render_app = typer.Typer(help="Write an experiment as a file that another program starts it from.")
 app.add_typer(render_app, name="render")
@@ -569,12 +568,3 @@ def link(
             console.print(sweep_table(to_do, measured))
             if plot is not None:
                 console.print(f"picture: {plot}", soft_wrap=True, highlight=False, markup=False)
-
-
-@contextmanager
-def _errors_in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except HearsayError as error:
-        sys.stderr.write(f"hearsay: {error}\n")
-        raise typer.Exit(EXIT_BAD_INPUT if isinstance(error, BadInput) else EXIT_FAILED) from error

@@ -3,16 +3,20 @@
 `python -m node.floor` forks devices from a server that has torch loaded. Every round each takes one
 SGD step, sends its raw float32 vector to both ring neighbours over ZeroMQ without copying it, and
 mixes theirs in place: no header, log, channel, deadline or fault handling. The bare parts (the step,
-the transfer, the mix) are timed in the same processes, in turn with the whole.
+the transfer, the mix) are timed in the same processes, in turn with the whole; with `--bare` also the
+same bytes over gloo, and copied in memory.
 """
 
 import argparse
 import json
 import multiprocessing
 import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from multiprocessing.connection import Connection
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 
@@ -21,37 +25,63 @@ import torch
 import zmq
 from torch.nn.functional import cross_entropy
 
+from node.bare import Bare
 from node.model import build
 from protocol.learning import Model
 
-FEATURES, CLASSES, BATCH = 784, 10, 32
-HIDDEN = {"100k": (126,), "1.6M": (1000, 800)}
+CLASSES = 10
 PARTS = ("step", "transfer", "mix", "round")
-WAIT_WALL_S = 120.0
+BARE = ("gloo", "copy")
+WAIT_WALL_S = 600.0
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model, what it takes, and the batch of a step."""
+
+    model: Model
+    sample_shape: tuple[int, ...]
+    batch_size: int
+
+
+SIZES = {
+    "100k": Size(Model(kind="mlp", hidden=(126,), norm="none"), (784,), 32),
+    "1.6M": Size(Model(kind="mlp", hidden=(1000, 800), norm="none"), (784,), 32),
+    "quickstart": Size(Model(kind="cnn"), (1, 8, 8), 8),
+}
 
 
 @dataclass(frozen=True)
 class Work:
-    """How much of it: devices on a ring, rounds per part and repeat."""
+    """How much of it: devices on a ring, rounds per part and repeat; where they meet for gloo, if they do."""
 
     devices: int
     params: str
     rounds: int
     repeats: int
+    store: Path | None = None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What is timed, in turn."""
+        return PARTS if self.store is None else PARTS + BARE
 
 
 def main() -> None:
     """Measure the floor and print it."""
     parser = argparse.ArgumentParser(prog="python -m node.floor", description=__doc__.split("\n")[0])
     parser.add_argument("--devices", type=int, default=8, help="devices on the ring, 3 or more (default: 8)")
-    parser.add_argument("--params", choices=tuple(HIDDEN), default="100k", help="size of the model")
+    parser.add_argument("--params", choices=tuple(SIZES), default="100k", help="size of the model")
     parser.add_argument("--rounds", type=int, default=50, help="rounds per part and repeat (default: 50)")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats (default: 3)")
+    parser.add_argument("--bare", action="store_true", help="also time gloo and a copy of the same bytes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     if args.devices < 3 or args.rounds < 1 or args.repeats < 1:
         parser.error("needs --devices of 3 or more, --rounds and --repeats of 1 or more")
-    result = measure(Work(args.devices, args.params, args.rounds, args.repeats))
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "store" if args.bare else None
+        result = measure(Work(args.devices, args.params, args.rounds, args.repeats, store))
     if args.json:
         sys.stdout.write(json.dumps(result) + "\n")
     else:
@@ -62,7 +92,7 @@ def main() -> None:
 def measure(work: Work) -> dict[str, float]:
     """Run the devices; return the wall seconds of a round and of its bare parts, and their ratio."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch._dynamo", "node.model"])
+    context.set_forkserver_preload(["torch", "torch._dynamo", "node.model", "node.bare"])
     launched_s = perf_counter()
     ends, processes = [], []
     for device in range(work.devices):
@@ -78,10 +108,10 @@ def measure(work: Work) -> dict[str, float]:
     for end in ends:
         _receive(end)
     startup_s = perf_counter() - launched_s
-    spent: dict[str, list[float]] = {part: [] for part in PARTS}
+    spent: dict[str, list[float]] = {part: [] for part in work.parts}
     rounds: list[float] = []
     for _ in range(work.repeats):
-        for part in PARTS:
+        for part in work.parts:
             for end in ends:
                 end.send(part)
             clocks = np.array([_receive(end) for end in ends])  # (devices, rounds + 1), one clock for all
@@ -92,8 +122,8 @@ def measure(work: Work) -> dict[str, float]:
         end.send("bye")
     for process in processes:
         process.join(WAIT_WALL_S)
-    parts_s = {part: median(spent[part]) for part in PARTS}
-    bare_s = parts_s["step"] + parts_s["transfer"] + parts_s["mix"]
+    parts_s = {part: median(spent[part]) for part in work.parts}
+    parts_sum_s = parts_s["step"] + parts_s["transfer"] + parts_s["mix"]
     return {
         "startup_wall_s": startup_s,
         "round_wall_s_p50": median(rounds),
@@ -101,7 +131,8 @@ def measure(work: Work) -> dict[str, float]:
         "step_wall_s_mean": parts_s["step"],
         "transfer_wall_s_mean": parts_s["transfer"],
         "mix_wall_s_mean": parts_s["mix"],
-        "round_over_parts": parts_s["round"] / bare_s,
+        "round_over_parts": parts_s["round"] / parts_sum_s,
+        **{f"{part}_wall_s_mean": parts_s[part] for part in work.parts[len(PARTS) :]},
     }
 
 
@@ -114,12 +145,12 @@ def _receive(end: "Connection[object, object]") -> object:
 def _device(work: Work, device: int, parent: "Connection[object, object]") -> None:
     torch.set_num_threads(1)
     ring = ((device - 1) % work.devices, (device + 1) % work.devices)
-    hidden = HIDDEN[work.params]
-    model = build(Model(kind="mlp", hidden=hidden, norm="none"), (FEATURES,), CLASSES, seed=1)
+    size = SIZES[work.params]
+    model = build(size.model, size.sample_shape, CLASSES, seed=1)
     optimiser = torch.optim.SGD(model.module.parameters(), lr=1e-3)
     generator = torch.Generator().manual_seed(device)
-    samples = torch.randn(BATCH, FEATURES, generator=generator)
-    labels = torch.randint(CLASSES, (BATCH,), generator=generator)
+    samples = torch.randn(size.batch_size, *size.sample_shape, generator=generator)
+    labels = torch.randint(CLASSES, (size.batch_size,), generator=generator)
     x = model.x
     buffers = [np.empty(prod(x.shape), dtype=np.float32) for _ in range(2)]
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
@@ -169,7 +200,15 @@ def _device(work: Work, device: int, parent: "Connection[object, object]") -> No
             mix(transfer())
 
         last = transfer()
-        parts = {"step": step, "transfer": transfer, "mix": lambda: mix(last), "round": whole}
+        parts: dict[str, Callable[[], object]] = {
+            "step": step,
+            "transfer": transfer,
+            "mix": lambda: mix(last),
+            "round": whole,
+        }
+        if work.store is not None:
+            bare = Bare.connect(device, work.devices, work.store, x)
+            parts |= {"gloo": bare.gloo, "copy": bare.copy}
         while (part := parent.recv()) != "bye":
             clock = [perf_counter()]
             for _ in range(work.rounds):

@@ -18,7 +18,8 @@ from protocol.messages import Failed, Welcome
 def serve(url: str, connect_wall_s: float, terminated: threading.Event, *, device: int | None = None) -> int:
     """Join the run at url with as many devices as its transport puts into one process; return the exit code.
 
-    device: the number that a process of a single device wants to have; None: any. Raises BadInput if there is no coordinator at url, or it does not take this process.
+    device: the number that a process of a single device wants to have; None: any. Raises BadInput if there is
+    no coordinator at url, or it does not take this process.
     """
     context = zmq.Context()
     context.set(zmq.MAX_SOCKETS, context.get(zmq.SOCKET_LIMIT))  # all devices of a run may live here

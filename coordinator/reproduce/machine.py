@@ -5,13 +5,13 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from coordinator.drawing import count
 from coordinator.store import git_revision
 
 
 def describe_machine() -> str:
     """Name processor, cores and system."""
-    cores = count(len(os.sched_getaffinity(0)), "core")
+    num_cores = len(os.sched_getaffinity(0))
+    cores = f"{num_cores} core{'' if num_cores == 1 else 's'}"
     return f"{_processor()}, {cores}; {platform.system()} {platform.release()}"
 
 

@@ -1,0 +1,1 @@
+"""What a round takes on this host: `hearsay bench`."""
