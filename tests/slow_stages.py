@@ -32,4 +32,5 @@ def local_sgd(self, *args):
     return _local_sgd(self, *args)
 
 
-ZmqTransport.send, Trainer.local_sgd = send, local_sgd
+if FILE in os.environ:  # not where a test only reads of the delay
+    ZmqTransport.send, Trainer.local_sgd = send, local_sgd
