@@ -25,11 +25,16 @@ _TABLES: TypeAdapter[tuple[PacketErrorTable, ...]] = TypeAdapter(tuple[PacketErr
 
 
 def describe(experiment: Experiment) -> Description:
-    """Ask for the size of the model and the split of the data.
+    """Ask for the size of the model and the split of the data, which are fetched first.
 
     Raises BadInput for whatever would keep a device from starting, RunError if it does not answer.
     """
     fetch(experiment)
+    return describe_what_is_here(experiment)
+
+
+def describe_what_is_here(experiment: Experiment) -> Description:
+    """Do as `describe`, with data that are on this machine."""
     try:
         return Description.model_validate_json(_ask("--describe", experiment, DESCRIBE_WALL_S))
     except ValidationError as error:
@@ -55,12 +60,6 @@ def fetch(experiment: Experiment) -> None:
     """
     if experiment.data.is_files:
         _ask("--fetch", experiment, FETCH_WALL_S)
-
-
-def require_gpus(experiment: Experiment) -> None:
-    """Raise BadInput if each device needs a GPU of this host to itself and it has not as many."""
-    if experiment.transport.kind == "nccl":
-        experiment.transport.check_gpus(survey(experiment).num_gpus, needed=experiment.devices)
 
 
 def packet_error_tables(experiment: Experiment) -> tuple[PacketErrorTable, ...]:

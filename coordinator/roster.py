@@ -34,6 +34,7 @@ from protocol.messages import (
     Refuse,
     Report,
     Schedule,
+    Seat,
     Start,
     Stop,
     Welcome,
@@ -94,6 +95,8 @@ class Roster:
     run_dir: str
     network: Network
     packet_errors: tuple[PacketErrorTable, ...] = ()
+    gpus: tuple[Seat, ...] = ()
+    """Where each device's model lives; without any, on none."""
     scheduled: list[Scheduled] = field(default_factory=list)
     """Epochs laid out that nobody has noted yet."""
     epoch: int = 0
@@ -234,6 +237,7 @@ class Roster:
             incarnation=member.incarnation,
             experiment=self.experiment,
             run_dir=self.run_dir,
+            gpu=self.gpus[member.device] if self.gpus else None,
         )
         return [Tell(peer, welcome)]
 

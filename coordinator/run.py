@@ -103,11 +103,12 @@ def run(
     Raises BadInput, Interrupted or RunError.
     """
     try:
-        tables = launcher.prepare(experiment)
+        prepared = launcher.prepare(experiment)
     except HearsayError as error:
         if interrupt.count:  # the signal reached the device that downloaded or simulated, too
             raise Interrupted from error
         raise
+    tables = prepared.packet_errors
     network = lay_out(experiment, tables)
     with RunFolder.create(experiment, out) as folder:
         launched_s = monotonic()
@@ -117,7 +118,7 @@ def run(
             watch() as view,
             launcher.launch(experiment, url, folder.logs) as processes,
         ):
-            roster = Roster(experiment, folder.run_id, str(folder.path), network, tables)
+            roster = Roster(experiment, folder.run_id, str(folder.path), network, tables, prepared.gpus)
             Server(socket, roster, folder, view, launched_s=launched_s).serve(processes, interrupt)
     events = history(read_events(folder.path))
     summary = summarise(events, experiment, folder.parameters(), folder.path)

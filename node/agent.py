@@ -22,6 +22,7 @@ from node.model import FlatModel, build
 from node.pace import Pacer
 from node.place import Place
 from node.planner import Planner
+from node.processor import take_processor
 from node.stopwatch import Stopwatch
 from node.train import Trainer
 from node.transport.torchdist import TorchTransport
@@ -42,8 +43,9 @@ def take_part(control: Control, welcome: Welcome, context: Context, place: Place
             f"device {device} cannot write to {welcome.run_dir}, the run's folder: share it with all hosts"
         )
     torch.set_num_threads(experiment.runtime.torch_threads)
-    mine = share(experiment.data, device, experiment.devices, seed=experiment.seed)
-    model = build_model(experiment)
+    processor = take_processor(welcome, place.ranked)
+    mine = share(experiment.data, device, experiment.devices, seed=experiment.seed).on(processor)
+    model = build_model(experiment).on(processor)
     trainer = Trainer(model, mine, experiment.training, seed=experiment.seed, device=device)
     layout = frame_layout(experiment, model.x.numel())
     with open_transport(control, welcome, context, place, frame_bytes=layout.payload_bytes) as transport:
@@ -61,7 +63,7 @@ def take_part(control: Control, welcome: Welcome, context: Context, place: Place
         exchanges.follow(start.schedule)
         transport.meet(start, exchanges.awaited)
         radio, peers = exchanges.radio, exchanges.peers
-        sample = consensus_sample(experiment.seed, layout.num_values)
+        sample = consensus_sample(experiment.seed, layout.num_values).to(processor)
         watch, pacer = Stopwatch(), Pacer(experiment.runtime)
         planner = Planner(experiment, radio, start.prospect)
         x, rounds_done = model.x, 0
@@ -117,7 +119,7 @@ def take_part(control: Control, welcome: Welcome, context: Context, place: Place
                     wall_s=watch.wall_s,
                     stages_wall_s=watch.stages(),
                 )
-                control.report(report, x[sample].numpy().tobytes())
+                control.report(report, x[sample].cpu().numpy().tobytes())
                 rounds_done += 1
                 if is_last:
                     break

@@ -18,6 +18,7 @@ from node.digital import Digital
 from node.door import Expected, Keeper
 from node.gossip import Gossip
 from node.inbox import Inbox
+from node.mirror import mirror
 from node.mixing import Arrived, mixing_step
 from node.peers import Peers
 from node.radio import Radio
@@ -43,6 +44,7 @@ class Exchanges:
         # In step nobody goes on without the others: the transport keeps this deadline, and ends the run.
         in_step = experiment.transport.in_step
         self._liveness_wall_s = inf if in_step else experiment.runtime.liveness_wall_s
+        self._mirror = mirror(x)
         self._arrived = Arrived(layout)
         self.radio = Radio(experiment, start, layout, welcome.device)
         self._layout = layout
@@ -70,7 +72,7 @@ class Exchanges:
         peers = Peers(welcome, start.neighbours, transport, layout, inbox)
         self.peers, self.awaited = peers, inbox.waiting_for
         if analog:
-            self._scheme = Analog(peers, self.radio, layout, self._arrived, x)
+            self._scheme = Analog(peers, self.radio, layout, self._arrived, self._mirror.read(x))
         else:
             self._digital = Digital(peers, Antenna(peers, self.radio))
             self._scheme = Gossip(peers, self.radio, self._digital, layout, self._arrived)
@@ -131,7 +133,7 @@ class Exchanges:
         if averaging is None:
             return None
         self.radio.reserve(averaging.at_most_j)
-        averaging.begin(x, round_, contributes=contributes)
+        averaging.begin(self._mirror.read(x), round_, contributes=contributes)
         self._wait_for(averaging, control, watch, averaging.break_off)
         if averaging.broken:  # until the next schedule
             self._averaging = None
@@ -141,7 +143,7 @@ class Exchanges:
 
     def encode(self, x: torch.Tensor, round_: int, sweep: int = 0) -> Sent:
         """Turn the parameters x, shape (num_values,), into what goes on the air."""
-        return self._scheme.encode(x, round_, sweep)
+        return self._scheme.encode(self._mirror.read(x), round_, sweep)
 
     def exchange(
         self, sent: Sent, round_: int, control: Control, watch: Stopwatch, *, sweep: int = 0

@@ -21,7 +21,8 @@ def mixing_step(aggregation: Aggregation, round_: int) -> float:
 class Arrived:
     """(s, m): the weighted sum that arrived, shape (num_values,), and its mass, shape (num_packets,).
 
-    One is kept for a whole run and emptied every round: fresh memory of this size costs page faults.
+    One is kept for a whole run and emptied every round: fresh memory of this size costs page faults. It is on
+    the host, where decoded packets are; a model on a GPU takes the sum over once, to be mixed there.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -80,19 +81,19 @@ class Arrived:
         if step != 1:
             self.s.mul_(step)
             self.m *= np.float32(step)
+        s, reference = self.s.to(x.device), x if xhat is None else xhat.to(x.device)
         if self.m.min() == self.m.max():
             mass = float(self.m[0])
             if xhat is None and mass == 1:
-                x.copy_(self.s)
+                x.copy_(s)
             elif xhat is None:
-                torch.add(self.s, x, alpha=1 - mass, out=x)
+                torch.add(s, x, alpha=1 - mass, out=x)
             else:
-                x.add_(self.s).add_(xhat, alpha=-mass)
+                x.add_(s).add_(reference, alpha=-mass)
         else:
             mass_per_value = torch.from_numpy(np.repeat(self.m, self._layout.values_of_each()))
-            reference = x if xhat is None else xhat
-            self.s.addcmul_(reference, mass_per_value, value=-1)
-            x.add_(self.s)
+            s.addcmul_(reference, mass_per_value.to(x.device), value=-1)
+            x.add_(s)
 
 
 def _runs(intact: Mask) -> list[tuple[int, int]]:

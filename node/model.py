@@ -43,9 +43,17 @@ class FlatModel:
         schema = [(name, tuple(p.shape)) for name, p in self.module.named_parameters()]
         return hashlib.blake2b(repr(schema).encode(), digest_size=8).hexdigest()
 
+    def on(self, processor: torch.device) -> "FlatModel":
+        """Return it with x on a processor: itself where it is there."""
+        if self.x.device == processor:
+            return self
+        x = self.x.to(processor)
+        _become_views_(self.module, x)
+        return FlatModel(self.module, x)
+
     def state(self) -> dict[str, torch.Tensor]:
         """Return name -> parameter, as a checkpoint stores it."""
-        return {name: p.detach().contiguous() for name, p in self.module.named_parameters()}
+        return {name: p.detach().cpu().contiguous() for name, p in self.module.named_parameters()}
 
 
 def build(model: Model, sample_shape: tuple[int, ...], num_classes: int, *, seed: int) -> FlatModel:
@@ -53,14 +61,22 @@ def build(model: Model, sample_shape: tuple[int, ...], num_classes: int, *, seed
 
     Raises BadInput if the model cannot take samples of this shape.
     """
-    if model.kind != "mlp" and len(sample_shape) != 3:
-        raise BadInput(f"model.kind = {model.kind}: samples of shape {sample_shape} are no images")
-    with torch.device("meta"):  # shapes only: nothing is allocated or drawn from a global generator
-        module = NETWORKS[model.kind](model, sample_shape, num_classes)
+    module = outline(model, sample_shape, num_classes)
     x = torch.zeros(sum(p.numel() for p in module.parameters()))
     _become_views_(module, x)
     _initialise_(module, torch.Generator().manual_seed(sub_seed(seed, Purpose.PARAMETERS)))
     return FlatModel(module, x)
+
+
+def outline(model: Model, sample_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
+    """Build the network of a model in shapes only: nothing is allocated or drawn from a global generator.
+
+    Raises BadInput as `build`.
+    """
+    if model.kind != "mlp" and len(sample_shape) != 3:
+        raise BadInput(f"model.kind = {model.kind}: samples of shape {sample_shape} are no images")
+    with torch.device("meta"):
+        return NETWORKS[model.kind](model, sample_shape, num_classes)
 
 
 def _become_views_(module: nn.Module, x: torch.Tensor) -> None:

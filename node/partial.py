@@ -91,7 +91,7 @@ class Partial:
 
         With a step of 1 devices end with the same bits, wherever they were before.
         """
-        own, mean, there = x[self.chunk.values], self._sum.s, np.flatnonzero(self.counts)
+        own, mean, there = x[self.chunk.values], self._sum.s.to(x.device), np.flatnonzero(self.counts)
         everything = len(there) == self.chunk.layout.num_packets
         for span in [slice(None)] if everything else map(self.chunk.layout.values, there.tolist()):
             if step == 1:

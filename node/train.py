@@ -67,7 +67,8 @@ class Trainer:
         problem in heterogeneous federated optimization", NeurIPS 2020). tref is the harmonic mean of the tau:
         the noise of the mean update is then that of tref steps, however unequal they are.
         """
-        x, losses, began_s = self._model.x, [], thread_time()
+        x, began_s = self._model.x, thread_time()
+        pending: list[torch.Tensor] = []
         scale = 1.0
         if self._normalises and num_local_rounds and mean_local_rounds:
             scale = step_weights(mean_local_rounds, self._momentum)
@@ -80,9 +81,10 @@ class Trainer:
             self._optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimiser.step()
-            losses.append(loss.item())
+            pending.append(loss.detach())  # read at the end: a GPU would have to finish for it
         if scale != 1:
             x.sub_(start).mul_(scale).add_(start)
+        losses = torch.stack(pending).tolist() if pending else []
         return Trained(
             loss=sum(losses) / len(losses) if losses else None,
             samples=self._batch_size * len(losses),
@@ -104,7 +106,7 @@ class Trainer:
         pilot = Pilot(
             loss=(loss + other_loss) / 2,
             difference_norm_sq=float((gradient - other).square().sum()),
-            sketch=sketch(gradient.add(other).div(2).numpy(), self._seed, round_),
+            sketch=sketch(gradient.add(other).div(2).cpu().numpy(), self._seed, round_),
             secant=float(change.norm()) / movement if movement else None,
         )
         samples = 3 * self._batch_size
@@ -119,18 +121,23 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
         """Classify the whole test set."""
-        correct, total_loss, count = 0, 0.0, len(self._share.test_y)
+        count = len(self._share.test_y)
+        correct: list[torch.Tensor] = []
+        losses: list[torch.Tensor] = []
         for start in range(0, count, EVALUATION_BATCH):
             y = self._share.test_y[start : start + EVALUATION_BATCH]
             logits = self._model.module(self._share.test_x[start : start + EVALUATION_BATCH])
-            correct += int((logits.argmax(1) == y).sum())
-            total_loss += float(cross_entropy(logits, y, reduction="sum"))
-        return Evaluation(correct / count, total_loss / count)
+            correct.append((logits.argmax(1) == y).sum())
+            losses.append(cross_entropy(logits, y, reduction="sum"))
+        return Evaluation(
+            sum(torch.stack(correct).tolist()) / count, sum(torch.stack(losses).tolist()) / count
+        )
 
     def _next_batch(self) -> torch.Tensor:
         """Walk through the samples in a fresh random order per epoch; the short rest of one is left out."""
         if len(self._order) < self._batch_size:
-            self._order = torch.randperm(len(self._share.y), generator=self._generator)
+            order = torch.randperm(len(self._share.y), generator=self._generator)
+            self._order = order.to(self._share.y.device)
         batch, self._order = self._order[: self._batch_size], self._order[self._batch_size :]
         return batch
 

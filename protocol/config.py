@@ -15,6 +15,7 @@ from protocol.learning import Data, Model, Training
 from protocol.problem import Theory
 from protocol.quantities import PerDevice
 from protocol.radio import Device, Mobility, Radio
+from protocol.resources import Resources
 from protocol.section import Section
 
 CodecKind = Literal["float32", "float16", "int8"]
@@ -152,6 +153,13 @@ class Experiment(Section):
     theory: Theory = Theory()
     transport: Transport = Transport()
     runtime: Runtime = Runtime()
+    resources: Resources = Resources()
+
+    @property
+    def may_use_gpus(self) -> bool:
+        """Whether models live on GPUs where there are some: not if the processor's time is measured."""
+        gpus = self.resources.gpus
+        return gpus != "none" and not (gpus == "auto" and self.device.compute == "measured")
 
     @model_validator(mode="after")
     def _what_cannot_work_together(self) -> Self:
@@ -191,7 +199,31 @@ class Experiment(Section):
         self._what_cannot_adapt()
         self._what_cannot_be_stale()
         self._what_cannot_go_in_step()
+        self._what_no_gpu_can_be()
         return self
+
+    def _what_no_gpu_can_be(self) -> None:
+        resources, nccl = self.resources, self.transport.kind == "nccl"
+        measured = self.device.compute == "measured"
+        gpus = resources.gpus if isinstance(resources.gpus, str) else list(resources.gpus)
+        if isinstance(resources.gpus, tuple) and len(set(resources.gpus)) < len(resources.gpus):
+            raise ValueError(f"resources.gpus = {gpus}: names each GPU once")
+        if measured and (nccl or gpus not in ("auto", "none")):
+            where = "transport.kind = nccl" if nccl else f"resources.gpus = {gpus}"
+            raise ValueError(
+                f"device.compute = measured: counts the processor's time, and with {where} a GPU does the "
+                f"work; set device.compute = modelled"
+            )
+        if nccl and (gpus == "none" or resources.devices_per_gpu > 1):
+            setting = (
+                "resources.gpus = none"
+                if gpus == "none"
+                else f"resources.devices_per_gpu = {resources.devices_per_gpu}"
+            )
+            raise ValueError(
+                f"transport.kind = nccl: each device needs a GPU of its own, which does not go with "
+                f"{setting} (use zmq or gloo)"
+            )
 
     def _what_cannot_go_in_step(self) -> None:
         aggregation = self.aggregation

@@ -157,7 +157,9 @@ def _named(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
     for number, part in enumerate(location):
         fields = _fields_in(section)
         if part not in fields:
-            return location[:number] + tuple(p for p in location[number:] if p not in ("number", "word"))
+            return location[:number] + tuple(
+                p for p in location[number:] if p not in ("number", "word", "list")
+            )
         section = fields[str(part)].annotation
     return location
 

@@ -12,11 +12,15 @@ from protocol.config import Experiment
 from protocol.errors import FrameError
 from protocol.packet_errors import PacketErrorTable
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 SKETCH_SIZE = 256
 """Numbers in the sketch of a gradient."""
 CONSENSUS_SAMPLE = 4096
 """Coordinates per device and round from which the consensus distance is estimated."""
+
+
+Seat: TypeAlias = NonNegativeInt | Literal["seen"] | None
+"""Where a device's model lives: on the GPU of this number, on one of those that it sees, or on none."""
 
 
 class Message(BaseModel):
@@ -49,6 +53,7 @@ class Welcome(Message):
     incarnation: NonNegativeInt
     experiment: Experiment
     run_dir: str
+    gpu: Seat = None
 
 
 class Refuse(Message):
@@ -339,6 +344,12 @@ class Description(Message):
     """One row per device, one column per class."""
     data_found: str = ""
     """Which parts of a data set that consists of files were there; empty for one that is made."""
+    data_bytes: int = 0
+    """Of the largest share and the test set, as a model takes them."""
+    activation_bytes: int = 0
+    """What a batch leaves behind for the backward pass, as often as it is saved."""
+    num_gpus: int = 0
+    """Which torch can use."""
 
 
 class Survey(Message):

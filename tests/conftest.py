@@ -42,6 +42,8 @@ local_rounds = 1
 packet_bytes = 64
 [radio]
 tx_power_dbm = 0
+[resources]
+gpus = "none"  # what is held against numbers and bits is the same on every host
 """
 
 # What follows from it by hand. 474 parameters: 32 packets of at most 15 and a CRC of 32 bits, QPSK, 2 Mbit/s.

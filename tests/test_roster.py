@@ -337,3 +337,13 @@ def test_in_step_who_leaves_before_the_end_ends_the_run_unless_all_were_told_to(
     assert it.hear(b"1", done(1, rounds=2), 1.0) == []
     assert said(it.lose(0, "did not stop in time")) == [(b"2", NeighbourDied)]
     assert not it.failure
+
+
+def test_every_device_is_told_its_gpu_at_the_door():
+    it = roster(3)
+    it.gpus = (1, None, "seen")
+    told = [it.hear(b"%d" % n, Hello(pid=n, host="h"), 0.0)[0].message.gpu for n in range(3)]
+    assert told == [1, None, "seen"]
+    [again] = it.hear(b"again", Hello(pid=0, host="h"), 1.0)
+    assert again.message.gpu == 1
+    assert roster(1).hear(b"0", Hello(pid=1, host="h"), 0.0)[0].message.gpu is None

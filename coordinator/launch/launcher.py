@@ -1,5 +1,6 @@
 """How the devices of a run come to be: processes of this host, or started elsewhere by somebody else."""
 
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -11,18 +12,31 @@ from time import monotonic, sleep
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from coordinator.device import fetch, packet_error_tables, require_gpus
+from coordinator.device import describe_what_is_here, fetch, packet_error_tables
 from coordinator.interrupt import Interrupt
+from coordinator.launch.gpus import Seen, see_gpus
 from coordinator.launch.local import LocalProcesses
+from coordinator.launch.placement import candidates, place, without_gpus
 from coordinator.server import Processes
 from protocol.config import Experiment
 from protocol.errors import BadInput
+from protocol.messages import Seat
 from protocol.packet_errors import PacketErrorTable
 
 SETTLED_WALL_S = 4.0
 """A name whose addresses have not changed for this long has all that it will have."""
 LOOK_WALL_S = 0.25
 """Between two looks at them."""
+SEEN: Seat = "seen"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What devices will be told beside the plan."""
+
+    packet_errors: tuple[PacketErrorTable, ...]
+    gpus: tuple[Seat, ...]
+    """Where the model of each device lives."""
 
 
 class Launcher(Protocol):
@@ -32,8 +46,8 @@ class Launcher(Protocol):
     def bind(self) -> str:
         """Where the coordinator is to listen for them."""
 
-    def prepare(self, experiment: Experiment) -> tuple[PacketErrorTable, ...]:
-        """See that devices can start, and return the packet errors that they will be told.
+    def prepare(self, experiment: Experiment) -> Prepared:
+        """See that devices can start, and return what they will be told.
 
         Raises BadInput or RunError.
         """
@@ -47,12 +61,20 @@ class Here:
 
     bind = "tcp://127.0.0.1:*"
 
-    def prepare(self, experiment: Experiment) -> tuple[PacketErrorTable, ...]:
-        """Have the data and the packet-error tables here."""
+    def prepare(self, experiment: Experiment) -> Prepared:
+        """Have the data and the packet-error tables here, and a place for each device."""
         require_torch()
-        require_gpus(experiment)
+        seen = see_gpus(os.environ) if experiment.may_use_gpus else Seen(())
+        chosen = candidates(experiment, seen)
         fetch(experiment)
-        return packet_error_tables(experiment)
+        tables = packet_error_tables(experiment)
+        if chosen:
+            placement = place(experiment, chosen, describe_what_is_here(experiment))
+        else:
+            placement = without_gpus(experiment, seen)
+        for line in placement.lines:
+            sys.stderr.write(f"hearsay: {line}\n")
+        return Prepared(tables, placement.gpus)
 
     def launch(self, experiment: Experiment, url: str, logs: Path) -> AbstractContextManager[Processes]:
         """Fork them."""
@@ -66,11 +88,11 @@ class Elsewhere:
 
     bind: str
 
-    def prepare(self, experiment: Experiment) -> tuple[PacketErrorTable, ...]:
-        """Have the packet-error tables here; data are where the devices are."""
+    def prepare(self, experiment: Experiment) -> Prepared:
+        """Have the packet-error tables here; data and GPUs are where the devices are."""
         if experiment.radio.packet_errors != "formula":
             require_torch()
-        return packet_error_tables(experiment)
+        return Prepared(packet_error_tables(experiment), (SEEN,) * experiment.devices)
 
     @contextmanager
     def launch(self, experiment: Experiment, url: str, logs: Path) -> "Iterator[Guests]":

@@ -32,6 +32,7 @@ import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from node.place import Place
+from node.processor import CPU
 from node.transport.transport import Awaited, Parted
 from node.transport.zmq import OVERSIZE_FACTOR, Delivery, Outgoing
 from protocol.codec import Bytes
@@ -46,7 +47,6 @@ _INLINE_AT = _SIZES.size + -(-HEADER_BYTES // 8) * 8
 ENVELOPE_BYTES = 1024
 INLINE_BYTES = ENVELOPE_BYTES - _INLINE_AT
 """Payloads up to this size travel in the envelope: acknowledgements of models of up to a million numbers."""
-CPU = torch.device("cpu")
 _LEAST_WAIT = timedelta(milliseconds=1)
 
 _Queued = tuple[bytes, Outgoing]
@@ -78,16 +78,13 @@ class TorchTransport:
     ) -> "Iterator[TorchTransport]":
         """Let all meet at rank 0, unless torchrun has a place for that; leave the group at the end.
 
-        Raises BadInput if this process needs a GPU of its own and has none.
+        With nccl payloads go by way of this thread's GPU.
         """
         hosts = rank == 0 and place.ranked is None
         store = TCPStore(place.host, 0, is_master=True, wait_for_workers=False) if hosts else None
         transport = cls(experiment, rank, store, frame_bytes=frame_bytes)
         if experiment.transport.kind == "nccl":
-            local_rank = place.ranked.local_rank if place.ranked else rank
-            experiment.transport.check_gpus(torch.cuda.device_count(), needed=local_rank + 1)
-            torch.cuda.set_device(local_rank)
-            transport._device = torch.device("cuda", local_rank)
+            transport._device = torch.device("cuda", torch.cuda.current_device())
         try:
             yield transport
         finally:
