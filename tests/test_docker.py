@@ -14,6 +14,7 @@ from protocol.errors import EXIT_BAD_INPUT
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "docker" / "compose.yaml"
+COMPOSE_GPU = ROOT / "docker" / "compose.gpu.yaml"
 NODES = 4
 OWNER = 4321
 """Whom the folder of runs belongs to, where this test may give it away."""
@@ -208,3 +209,33 @@ def test_a_node_cut_off_the_network_is_missed_and_heard_again_when_it_is_healed(
     last = [report for report in events(folder, "report") if report["round"] == 119]
     assert len(last) == NODES
     assert all(heard["missing"] == "" for report in last for heard in report["heard"].values())
+
+
+def test_each_gpu_has_devices_of_its_own_which_the_coordinator_counts():
+    if reason := why_no_engine():
+        pytest.skip(reason)
+
+    def read(**environment):
+        command = ["docker", "compose", "-f", COMPOSE, "-f", COMPOSE_GPU, "config", "--format", "json"]
+        clean = {name: value for name, value in os.environ.items() if name != "TORCH_INDEX"}
+        return subprocess.run(command, env=clean | environment, capture_output=True, text=True)
+
+    refused = read()
+    assert refused.returncode != 0
+    assert "TORCH_INDEX is missing a value: set it to" in refused.stderr
+    services = json.loads(read(TORCH_INDEX="https://wheels.invalid", NODES_PER_GPU="3").stdout)["services"]
+    assert services["node"]["deploy"]["replicas"] == 0
+    assert sorted(services) == ["coordinator", "node", "node-gpu0", "node-gpu1"]
+    for number in ("0", "1"):
+        service = services[f"node-gpu{number}"]
+        assert service["command"] == services["node"]["command"]
+        assert service["volumes"] == services["node"]["volumes"]
+        assert service["networks"]["air"]["aliases"] == ["node"]
+        assert service["build"]["args"]["TORCH_INDEX"] == "https://wheels.invalid"
+        assert service["deploy"]["replicas"] == 3
+        [device] = service["deploy"]["resources"]["reservations"]["devices"]
+        assert (device["driver"], device["device_ids"], device["capabilities"]) == (
+            "nvidia",
+            [number],
+            ["gpu"],
+        )
