@@ -123,6 +123,11 @@ def learned(device, round_):
     return np.random.default_rng([device, round_]).standard_normal(NUM_VALUES, dtype=np.float32)
 
 
+def fresh():
+    """Return the parameters that every device begins with."""
+    return torch.zeros(NUM_VALUES)
+
+
 class Told:
     """A control plane that has this to say, once; an exception is raised."""
 
@@ -174,7 +179,7 @@ class Device:
         self.number = number
         self.experiment = experiment
         self.layout = frame_layout(experiment, NUM_VALUES)
-        self.x = torch.zeros(NUM_VALUES)
+        self.x = fresh()
         start = start_of(weights, number, snr_db)
         self.exchanges = Exchanges(welcome, start, transport, self.layout, self.x)
 
@@ -207,7 +212,7 @@ class Device:
                 sent, arrived = self.sweep(round_, sweep, control=control)
                 arrived.mix_(self.x, sent.xhat, mixing_step(self.experiment.aggregation, round_))
             past.averaged.append(averaged)
-            past.x.append(self.x.numpy().copy())
+            past.x.append(self.x.cpu().numpy().copy())
             past.heard.append(self.exchanges.radio.heard())
             past.spent.append(self.exchanges.radio.spent())
             past.bytes_sent.append(self.exchanges.peers.bytes_sent())
