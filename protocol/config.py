@@ -10,7 +10,6 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from protocol.budget import Budget
-from protocol.errors import BadInput
 from protocol.learning import Data, Model, Training
 from protocol.problem import Theory
 from protocol.quantities import PerDevice
@@ -100,14 +99,6 @@ class Transport(Section):
     def in_step(self) -> bool:
         """Whether nobody can go on without the others."""
         return self.kind in ("gloo", "nccl")
-
-    def check_gpus(self, number: int, *, needed: int) -> None:
-        """Raise BadInput if a host has fewer GPUs than devices that need one each."""
-        if self.kind == "nccl" and number < needed:
-            raise BadInput(
-                f"transport.kind = nccl: each device needs a GPU of its own, and this host has {number} for "
-                f"{needed}; use zmq or gloo"
-            )
 
 
 class Runtime(Section):
