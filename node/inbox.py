@@ -67,6 +67,8 @@ class Inbox:
 
     def begin(self, round_: int, sweep: int = 0) -> None:
         """Enter a sweep of a round, or its schedule; forget all earlier frames, and await none yet."""
+        if round_ > self.round:
+            self._wait_anew_if_all_are_silent()
         self._position = (round_, sweep)
         if sweep == SCHEDULED:
             self._followed = round_
@@ -78,6 +80,16 @@ class Inbox:
                 if self._expected.position(frame.header) >= self._position
             }
             sender.awaited = set()
+
+    def _wait_anew_if_all_are_silent(self) -> None:
+        """Give up on nobody where nobody is heard at all: it is this device that is cut off.
+
+        Without waiting it would run ahead of those that it will hear again, and never be in step with them.
+        """
+        living = [sender for sender in self._senders.values() if not (sender.dead or sender.left)]
+        if len(living) > 1 and all(sender.silent for sender in living):
+            for sender in living:
+                sender.silent = False
 
     def await_(self, devices: Iterable[int], kind: Kind, *, part: int = 0, attempt: int = 0) -> None:
         """Await one more frame of this round of some neighbours."""

@@ -201,6 +201,19 @@ def test_silence_costs_one_deadline_once_and_is_lifted_when_heard_again():
     assert inbox.get(1, Kind.PARAMETERS) is not None
 
 
+def test_who_hears_nobody_at_all_is_cut_off_itself_and_does_not_run_ahead():
+    inbox = inbox_at(ROUND)
+    assert inbox.silence() == [1, 2]
+    inbox.begin(ROUND, 1)
+    assert inbox.waiting_for() == []  # once a round is enough
+    begin(inbox, ROUND + 1)
+    assert inbox.waiting_for() == [1, 2]
+    feed_round(inbox, 1, ROUND + 1)
+    assert inbox.silence() == [2]
+    begin(inbox, ROUND + 2)
+    assert inbox.waiting_for() == [1]  # one is heard: the other one is at fault
+
+
 def test_an_early_frame_lifts_silence_too():
     inbox = inbox_at(ROUND)
     inbox.silence()
@@ -309,6 +322,9 @@ def test_whatever_happens_the_dead_and_the_silent_are_not_waited_for(happened):
                 assert (verdict is Verdict.STRANGER) == (sender == 9)
             case ("begin", steps):
                 round_ += steps
+                living = NEIGHBOURS.keys() - dead
+                if steps and len(living) > 1 and living <= silent:
+                    silent.clear()  # it is cut off itself
                 begin(inbox, round_)
             case ("silence",):
                 waited_for = inbox.waiting_for()
