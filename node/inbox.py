@@ -20,6 +20,10 @@ Awaited: TypeAlias = tuple[int, Kind, int]
 """A frame of this round: its part, kind and attempt."""
 
 
+ROUNDS_ALONE = 3
+"""Two devices that give each other up at one moment, while both wait for a third, hear each other before."""
+
+
 @dataclass
 class _Sender:
     incarnation: int
@@ -52,6 +56,8 @@ class Inbox:
         self._position: Position = (0, SCHEDULED)
         self._scheduled: Mapping[int, Part] = {}
         self._scheduled_since = 0
+        self._rounds_alone = 0
+        """Rounds in a row that began with all neighbours silent."""
         self._followed = -1
         """The latest round in which this device followed the schedule, or began to."""
         self.dropped: Counter[tuple[int, Verdict]] = Counter()
@@ -87,7 +93,9 @@ class Inbox:
         Without waiting it would run ahead of those that it will hear again, and never be in step with them.
         """
         living = [sender for sender in self._senders.values() if not (sender.dead or sender.left)]
-        if len(living) > 1 and all(sender.silent for sender in living):
+        alone = len(living) > 1 and all(sender.silent for sender in living)
+        self._rounds_alone = self._rounds_alone + 1 if alone else 0
+        if self._rounds_alone > ROUNDS_ALONE:
             for sender in living:
                 sender.silent = False
 
