@@ -129,13 +129,13 @@ class Server:
             for sentinel in sentinels:
                 self._poller.register(sentinel, zmq.POLLIN)
         self._poller.poll(round(POLL_WALL_S * 1000))
-        if interrupt.count:  # a signal to the whole group: who says Done now was told to stop
-            self._roster.stopped = True
         for _ in range(1000):  # bounded, so that deadlines are looked at however much is said
             try:
                 peer, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
+            if interrupt.count:  # a signal to the whole group: who says Done now was told to stop
+                self._roster.stopped = True
             self._hear(peer, parts)
 
     def _hear(self, peer: bytes, parts: list[bytes]) -> None:
