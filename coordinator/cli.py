@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from coordinator.bench.cli import bench
-from coordinator.exits import EXIT_SIGNAL
-from coordinator.exits import errors_in_one_line as _errors_in_one_line
+from coordinator.exits import EXIT_SIGNAL, errors_in_one_line
 from protocol.errors import EXIT_FAILED, BadInput
 
 app = typer.Typer(
@@ -82,7 +81,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment: each device a process of its own, of this machine unless --listen is given."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         from rich.console import Console
 
         from coordinator.interrupt import Interrupt
@@ -147,7 +146,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would be, without running it: data, links, work, aggregation and bounds."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         from rich.console import Console
 
         from coordinator.interrupt import Interrupt
@@ -199,7 +198,7 @@ def doctor(
 
     The exit code is 1 if something red stands in the way of `hearsay run`.
     """
-    with _errors_in_one_line():
+    with errors_in_one_line():
         from rich.console import Console
 
         from coordinator.doctor.doctor import examine, experiment_of
@@ -251,7 +250,7 @@ def sweep(
 
     As in: hearsay sweep FILE radio.tx_power_dbm=0:20:5 graph.kind=ring,complete seed=1:5 --jobs 2
     """
-    with _errors_in_one_line():
+    with errors_in_one_line():
         from rich.console import Console
 
         from coordinator.interrupt import Interrupt
@@ -297,7 +296,7 @@ def reproduce(
     exchanges, arXiv 2308.06496. A claim that does not show is a result: the page says so, and the exit code
     is 0.
     """
-    with _errors_in_one_line():
+    with errors_in_one_line():
         from shlex import join
 
         from rich.console import Console
@@ -348,7 +347,7 @@ def render_compose(
     force: Annotated[bool, typer.Option("--force", help="Replace that file if it is there.")] = False,
 ) -> None:
     """Write an experiment as a compose file: a container for each device, with the limits it would have."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         from coordinator.device import survey
         from coordinator.render.compose import Source, parse_cores, render_compose
         from coordinator.render.output import refuse_output, write_output
@@ -513,7 +512,7 @@ def link(
         "bandwidth-hz": bandwidth_hz,
         "seed": seed,
     }
-    with _errors_in_one_line():
+    with errors_in_one_line():
         from rich.console import Console
 
         from coordinator.interrupt import Interrupt

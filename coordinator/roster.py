@@ -105,6 +105,7 @@ class Roster:
     failure: str = ""
     """Why the run ended before its time; empty if it did not."""
     members: list[Member] = field(default_factory=list)
+    """In order of device."""
     _epochs: Epochs | None = None
 
     def hear(self, peer: bytes, message: FromDevice, now_s: float) -> list[Tell]:
@@ -151,6 +152,10 @@ class Roster:
         """Return who speaks at this end of the control socket."""
         return next((m for m in self.members if m.peer == peer), None)
 
+    def of(self, device: int) -> Member:
+        """Return a device that has come; its place among the members is its number only once all have."""
+        return next(m for m in self.members if m.device == device)
+
     def at(self, pid: int) -> list[Member]:
         """Return the devices that live in a process of this host, those already lost left out."""
         return [m for m in self.members if m.pid == pid and not m.lost]
@@ -160,7 +165,7 @@ class Roster:
 
         Raises RunError when that happens before the start.
         """
-        member = self.members[device]
+        member = self.of(device)
         if not member.active or self.failure:
             return []
         if self.phase is Phase.GATHERING:

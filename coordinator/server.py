@@ -102,7 +102,7 @@ class Server:
                 times = "four times" if self._roster.experiment.aggregation.is_scheduled else "twice"
                 silence = f"{self._roster.patience_s:g} s, {times} runtime.liveness_wall_s"
                 self._lose(device, f"silent for {silence}")
-                processes.kill(self._roster.members[device].pid)
+                processes.kill(self._roster.of(device).pid)
             if interrupt.count and self._roster.phase is Phase.GATHERING:
                 raise Interrupted
             if interrupt.count and now_s >= next_stop_s:
@@ -220,12 +220,12 @@ class Server:
         )
 
     def _lose(self, device: int, reason: str) -> None:
-        if self._roster.members[device].active:
+        if self._roster.of(device).active:
             self._tell(self._roster.lose(device, reason))
             self._note_death(device)
 
     def _note_death(self, device: int) -> None:
-        member = self._roster.members[device]
+        member = self._roster.of(device)
         self._note(
             Died(
                 device=device, rounds=member.rounds, reason=member.lost, wall_s=monotonic() - self._started_s

@@ -84,6 +84,13 @@ def test_a_device_is_the_one_that_it_asks_to_be_if_that_is_free():
     assert [tell.message.device for [tell] in others] == [0, 1]
 
 
+def test_a_device_lost_before_the_start_is_named_whoever_else_has_come():
+    it = roster(3)
+    it.hear(b"2", Hello(pid=1, host="a", rank=2), 0.0)
+    with pytest.raises(RunError, match="device 2 was lost before the start: gone"):
+        it.lose(2, "gone")
+
+
 def test_devices_that_share_a_process_are_not_taken_for_each_other():
     it = roster(2, transport={"kind": "memory"})
     for device in range(2):

@@ -64,6 +64,7 @@ def test_devices_that_wait_for_a_start_are_told_when_none_comes(tmp_path):
         control_socket(context, "tcp://127.0.0.1:*") as (socket, url),
         context.socket(zmq.DEALER) as device,
     ):
+        device.set(zmq.RCVTIMEO, 10_000)
         device.connect(url)
         device.send(pack(Hello(pid=1, host="elsewhere")))
         roster = Roster(experiment, folder.run_id, str(folder.path), lay_out(experiment))
@@ -83,6 +84,7 @@ def test_whoever_makes_a_run_impossible_is_told_why(tmp_path):
         context.socket(zmq.DEALER) as device,
     ):
         device.set(zmq.RCVTIMEO, 5000)
+        device.set(zmq.RCVTIMEO, 10_000)
         device.connect(url)
         device.send(pack(Hello(pid=1, host="elsewhere", rank=0, world_size=5)))
         roster = Roster(experiment, folder.run_id, str(folder.path), lay_out(experiment))
@@ -90,3 +92,32 @@ def test_whoever_makes_a_run_impossible_is_told_why(tmp_path):
         with pytest.raises(BadInput, match="started 5 processes, and this run needs 2") as refused:
             server.serve(Silent(), Interrupt())
         assert from_coordinator(device.recv()) == Refuse(reason=str(refused.value))
+
+
+class Batch:
+    """A socket with two messages to be read, and a signal that comes between them."""
+
+    def __init__(self, interrupt):
+        self.interrupt, self.left = interrupt, [b"first", b"second"]
+
+    def recv_multipart(self, _flags):
+        if not self.left:
+            raise zmq.Again
+        self.interrupt.count = int(len(self.left) == 1)
+        return [self.left.pop(0), b""]
+
+
+def test_a_signal_is_heeded_before_the_message_that_comes_after_it(tmp_path, monkeypatch):
+    """What a device says that was told to leave must not be read as if it had left by itself."""
+    experiment, interrupt, stopped = Experiment(devices=2), Interrupt(), []
+    with (
+        RunFolder.create(experiment, tmp_path / "run") as folder,
+        zmq.Context() as context,
+        control_socket(context, "tcp://127.0.0.1:*") as (socket, _),
+    ):
+        roster = Roster(experiment, folder.run_id, str(folder.path), lay_out(experiment))
+        server = Server(socket, roster, folder, Unwatched(), launched_s=monotonic())
+        monkeypatch.setattr(server, "_socket", Batch(interrupt))
+        monkeypatch.setattr(server, "_hear", lambda peer, _: stopped.append((peer, roster.stopped)))
+        server._listen([], interrupt)
+    assert stopped == [(b"first", False), (b"second", True)]

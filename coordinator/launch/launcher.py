@@ -131,16 +131,20 @@ def count_addresses(name: str, wait_wall_s: float, interrupt: Interrupt) -> int:
     At least 1, also where that is only since the user wants no more. Raises BadInput if it has none in time.
     """
     began_s = changed_s = monotonic()
-    seen: set[str] = set()
+    seen: set[str | int] = set()
     while not interrupt.count and (not seen or monotonic() - changed_s < SETTLED_WALL_S):
         if monotonic() - began_s > wait_wall_s:
-            raise BadInput(f"--as-many-as {name}: no host has this name after {wait_wall_s:g} s")
+            what = "its addresses still change" if seen else "no host has this name"
+            raise BadInput(
+                f"--as-many-as {name}: {what} after {wait_wall_s:g} s; start what is behind it, or raise "
+                f"runtime.join_wall_s"
+            )
         try:
             now = {info[4][0] for info in socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)}
         except OSError:  # not yet
             now = set()
         if now != seen:
-            seen, changed_s = {str(address) for address in now}, monotonic()
+            seen, changed_s = now, monotonic()
         sleep(LOOK_WALL_S)
     return max(len(seen), 1)
 
